@@ -1,0 +1,310 @@
+"""The text that HAProxy reads: the guard's lines, its map, its lists, the server-state file. Pure.
+
+The rules themselves are data, in ``haproxy/``; this module fills them in and writes what they look up.
+Formats are versioned in the file's name: a guard of version 1 reads ``*-v1.*`` for as long as one is in use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from . import presets, shipped
+from .config import Config, ServiceConfig
+from .model import DRAIN_BITS, Admin, Drain, Intent, Mode, ServerSeen, ServiceIntent
+from .when import iso
+
+VERSION = 1
+
+MAP = "guard-v1.map"
+ALLOW, DENY, PROBES = "allow-v1.acl", "deny-v1.acl", "probes-v1.acl"
+NETWORKS, DIGESTS = "bypass-networks-v1.acl", "bypass-digests-v1.acl"
+LISTS = (ALLOW, DENY, PROBES, NETWORKS, DIGESTS)
+PAGE, ERRORFILE, STATE = "page-v1.html", "503-v1.http", "servers.state"
+
+FAR = 9999999999  # a start that never comes: for entries that only say "look for a narrower key"
+TRICKS = r"/.*(//|/\.\.?(/|$)|;|\\|%|\?)"
+"""In a decoded path: what two parsers may read differently. Refused on GET too where a deny list exists."""
+
+HEADER_V1 = (
+    "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
+    "srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state "
+    "srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port "
+    "srv_check_addr srv_agent_addr srv_agent_port"
+)
+"""Columns of a server-state file (management.txt, ``show servers state``); the same on 2.4 to 3.2."""
+
+COLUMNS = tuple(HEADER_V1[2:].split())
+
+
+# ------------------------------------------------------------------------------------------ the guard
+
+
+def lines(backend: str, seen_dir: str) -> list[str]:
+    """The guard of one backend, for the top of its section, after its tcp-request lines."""
+    return _fill("guard.cfg", backend, seen_dir)
+
+
+def steer_lines(backend: str, seen_dir: str) -> list[str]:
+    """The guard's last lines: use-server rules, which HAProxy wants after http-request rules."""
+    return _fill("steer.cfg", backend, seen_dir)
+
+
+def marker(backend: str) -> str:
+    """The pattern of the ACL by which a running HAProxy shows that a backend carries this guard."""
+    return f"{VERSION}/{backend}"
+
+
+def _fill(name: str, backend: str, seen_dir: str) -> list[str]:
+    return [
+        line.replace("@BACKEND@", backend).replace("@DIR@", seen_dir).replace("@VERSION@", str(VERSION))
+        for line in shipped.text(name).splitlines()
+        if not line.startswith("#")
+    ]
+
+
+def fixed_files(config: Config) -> dict[str, str]:
+    """The files of state_dir that no intent changes: name → text."""
+    floor = config.retry_after.floor
+    errorfile = shipped.text("503.http").replace("@FLOOR@", str(floor))
+    return {
+        PAGE: shipped.text("page.html").replace("@DIR@", config.haproxy.seen_dir),
+        ERRORFILE: errorfile,
+    }
+
+
+def files_at_rest(config: Config) -> dict[str, str]:
+    """Every file that a guarded HAProxy needs at start, for an HAProxy with nothing in maintenance."""
+    empty = Intent()
+    return (
+        fixed_files(config)
+        | {MAP: map_text(entries(config, empty)), STATE: state_text({})}
+        | {name: list_text(patterns) for name, patterns in lists(config).items()}
+    )
+
+
+# --------------------------------------------------------------------------------------------- the map
+
+
+def key_text(key: str) -> str:
+    """The map key of an intent's key: ``nova``, ``fe/nova@`` or ``fe/nova@10.0.0.5/``.
+
+    The longer ones are matched by their beginning (``map_beg``), the longest first.
+    """
+    place, slash, backend = key.rpartition("/")
+    if not slash:
+        return backend
+    frontend, at, address = place.partition("@")
+    return f"{frontend}/{backend}@" + (f"{address}/" if at else "")
+
+
+def entries(
+    config: Config, intent: Intent, steer: Mapping[str, str] | None = None
+) -> tuple[tuple[str, str], ...]:
+    """The whole map for ``intent``, sorted by key.
+
+    ``steer`` names for a backend the server that an old worker's late requests go to.
+    """
+    out: dict[str, str] = {}
+    scoped = {key.rpartition("/")[2] for s in intent.services.values() for key in s.keys if "/" in key}
+    for backend in scoped:
+        out[backend] = _value(config, "-", ServiceIntent(mode=Mode.UP, start=FAR, at_once=False), scoped=True)
+    for name, service in sorted(intent.services.items()):
+        for key in service.keys:
+            out[key_text(key)] = _value(config, name, service, key.rpartition("/")[2] in scoped)
+        out[f"=json/{name}"] = answer(config, name, service)
+        out[f"=html/{name}"] = _html(sentence(name, service))
+        out[f"=intent/service/{name}"] = _compact(service)
+    for node, drains in sorted(intent.drains.items()):
+        for name, drain in sorted(drains.items()):
+            out[f"=intent/drain/{node}/{name}"] = _compact(drain)
+    if out:
+        out["=revision"] = str(intent.revision)
+    for backend, server in (steer or {}).items():
+        out[f"=steer/{backend}"] = server
+    return tuple(sorted(out.items()))
+
+
+def _value(config: Config, name: str, service: ServiceIntent, scoped: bool) -> str:
+    retry = config.retry_after
+    ahead = not service.at_once and service.mode is not Mode.UP
+    return "|".join(
+        (
+            str(VERSION),
+            "s" if scoped else "-",
+            service.mode,
+            "0" if service.at_once else str(service.start),
+            str(service.until or 0),
+            str(retry.floor),
+            str(retry.cap),
+            str(retry.spread),
+            name,
+            iso(service.until) if service.until else "",
+            f"{iso(service.start)}/{iso(service.until) if service.until else '..'}" if ahead else "",
+            f"=json/{name}",
+            f"=html/{name}",
+        )
+    )
+
+
+def sentence(name: str, service: ServiceIntent) -> str:
+    """What clients are told, for people."""
+    closed = "closed for maintenance" if service.mode is Mode.DOWN else "read-only during maintenance"
+    until = f" until about {iso(service.until)}" if service.until else ""
+    return f"{name} is {closed}{until}" + (f": {service.reason}" if service.reason else ".")
+
+
+def answer(config: Config, name: str, service: ServiceIntent) -> str:
+    """The body of the 503: the shape that the service's own clients parse, one line of ASCII JSON."""
+    known = config.services.get(name)
+    preset = presets.get(known.preset if known else presets.default_for(name))
+    shape = json.loads(_answer_shape(preset.answer))
+    return json.dumps(_fill_in(shape, sentence(name, service)), ensure_ascii=True).replace("|", r"\u007c")
+
+
+@cache
+def _answer_shape(name: str) -> str:
+    return shipped.text(f"answers/{name}.json")
+
+
+def _fill_in(shape: Any, message: str) -> Any:
+    if isinstance(shape, dict):
+        return {key: _fill_in(value, message) for key, value in shape.items()}
+    if isinstance(shape, list):
+        return [_fill_in(value, message) for value in shape]
+    return shape.replace("@MESSAGE@", message) if isinstance(shape, str) else shape
+
+
+def _html(text: str) -> str:
+    """Everything but plain letters, digits and a few marks as ``&#N;``: safe in HTML and in a map."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in " .,:()-_/") else f"&#{ord(c)};" for c in text)
+
+
+def _compact(value: msgspec.Struct) -> str:
+    return json.dumps(msgspec.to_builtins(value), ensure_ascii=True, separators=(",", ":"))
+
+
+def intent_from(table: Iterable[tuple[str, str]]) -> Intent:
+    """The intent that a map was written for: it carries a copy, for the day the store is lost.
+
+    msgspec.ValidationError or ValueError when the copy is damaged.
+    """
+    intent = Intent()
+    for key, value in table:
+        if key.startswith("=intent/service/"):
+            service = msgspec.json.decode(value, type=ServiceIntent)
+            intent = intent.with_service(key.removeprefix("=intent/service/"), service)
+        elif key.startswith("=intent/drain/"):
+            node, _, name = key.removeprefix("=intent/drain/").partition("/")
+            intent = intent.with_drain(node, name, msgspec.json.decode(value, type=Drain))
+        elif key == "=revision":
+            intent = msgspec.structs.replace(intent, revision=int(value))
+    return intent
+
+
+def map_text(table: Iterable[tuple[str, str]]) -> str:
+    return "# Written by lbagent; what stands here is overwritten.\n" + "".join(
+        f"{key} {value}\n" for key, value in table
+    )
+
+
+def parse_map_text(text: str) -> tuple[tuple[str, str], ...]:
+    """The entries of a map file; its comments and blank lines are left out."""
+    rows = (line.partition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+    return tuple((key, value) for key, _, value in rows)
+
+
+# ------------------------------------------------------------------------------------------- the lists
+
+
+def lists(
+    config: Config, services: Mapping[str, ServiceConfig] | None = None, digest: str | None = None
+) -> dict[str, tuple[str, ...]]:
+    """The guard's ACL files: name → patterns. ``services`` are the known ones, by default the configured."""
+    allow: list[str] = []
+    deny: list[str] = []
+    probes: list[str] = []
+    for name, service in sorted((services or config.services).items()):
+        preset = presets.get(service.preset)
+        allow += [_pattern(name, rule) for rule in (*preset.allow, *service.allow)]
+        denied = (*preset.deny, *service.deny)
+        deny += [_pattern(name, _head_too(rule)) for rule in denied]
+        if denied:
+            deny.append(f"^{_literal(name)} [A-Z]+ {TRICKS}")
+        probes += [_pattern(name, rule) for rule in service.probes]
+    return {
+        ALLOW: tuple(dict.fromkeys(allow)),
+        DENY: tuple(dict.fromkeys(deny)),
+        PROBES: tuple(dict.fromkeys(probes)),
+        NETWORKS: config.bypass.networks,
+        DIGESTS: (digest,) if digest else (),
+    }
+
+
+def _pattern(service: str, rule: str) -> str:
+    """``METHOD path`` of a service, anchored at both ends; one with ``\\?`` is about path and query."""
+    method, _, path = rule.partition(" ")
+    query = "QUERY " if r"\?" in path else ""
+    return f"^{_literal(service)} {query}({method}) ({path})$"
+
+
+def _literal(name: str) -> str:
+    """A name as a regex: of the characters that names may have, only the dot means something."""
+    return name.replace(".", "[.]")
+
+
+def _head_too(rule: str) -> str:
+    """Frameworks answer HEAD with the code of GET: what a GET may not do, a HEAD may not either."""
+    method, _, path = rule.partition(" ")
+    return f"{method}|HEAD {path}" if "GET" in method else rule
+
+
+def digest(secret: str) -> str:
+    """What HAProxy compares the bypass header with: SHA-256 as upper-case hexadecimal digits."""
+    return hashlib.sha256(secret.encode()).hexdigest().upper()
+
+
+def list_text(patterns: Iterable[str]) -> str:
+    return "".join(f"{pattern}\n" for pattern in patterns)
+
+
+# ---------------------------------------------------------------------------------- server-state file
+
+
+def state_text(held: Mapping[ServerSeen, Admin]) -> str:
+    """A server-state file with only the servers we hold; every other server is left to the configuration.
+
+    With nothing held it is the single line ``1``. A checked server comes back as down, so that its checks
+    must pass before it can ever take traffic. The columns that change by themselves are fixed, so that the
+    text changes only when the intent does.
+    """
+    if not held:
+        return "1\n"
+    rows = []
+    for seen, admin in sorted(held.items(), key=lambda item: item[0].ref):
+        row = dict(zip(COLUMNS, seen.line, strict=False))
+        bits = {Admin.DRAIN: 8, Admin.MAINT: 1, Admin.READY: 0}[admin]
+        row |= {
+            "srv_op_state": "0" if seen.checked or admin is Admin.MAINT else "2",
+            "srv_admin_state": str(bits),
+            "srv_time_since_last_change": "1",
+            "srv_check_status": "1",
+            "srv_check_result": "0",
+            "srv_check_health": "0",
+            "srv_check_state": str(int(row.get("srv_check_state", "0") or 0) & ~1 & ~8),
+            "srv_agent_state": str(int(row.get("srv_agent_state", "0") or 0) & ~1 & ~8),
+        }
+        rows.append(" ".join(row[column] for column in COLUMNS if column in row))
+    return "\n".join(("1", HEADER_V1, *rows)) + "\n"
+
+
+def drained_by_others(seen: ServerSeen) -> Admin | None:
+    """The admin state that a server has without us, None if it is ready."""
+    if seen.admin is Admin.MAINT:
+        return Admin.MAINT
+    return Admin.DRAIN if seen.mask & DRAIN_BITS else None

@@ -1,0 +1,68 @@
+"""Presets: per service the shape of the answer and what read-only lets through, as data in haproxy/presets."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import msgspec
+import yaml
+
+from . import shipped
+
+DEFAULT = "default"
+
+METHOD_AND_PATH = re.compile(r"(\(?[A-Z][A-Z|]*\)?) /[!-~]*")
+
+OTHER_ENGINES = re.compile(r"\(\?|\\[A-Za-z0-9]|[*+?}][+?]|\{\d*(\d{4}|[3-9]\d\d|2[6-9]\d|25[6-9])")
+"""What PCRE, POSIX and Python read differently, or one of them refuses: a pattern that HAProxy cannot
+compile would keep it from starting."""
+
+
+class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``answer`` names a file of haproxy/answers; ``allow`` and ``deny`` are ``METHOD path`` regexes."""
+
+    answer: str = "error"
+    services: tuple[str, ...] = ()  # names of services that take this preset by themselves
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+@cache
+def all_presets() -> dict[str, Preset]:
+    return {
+        path.stem: msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), Preset)
+        for path in sorted((shipped.folder("haproxy") / "presets").glob("*.yaml"))
+    }
+
+
+def names() -> list[str]:
+    return list(all_presets())
+
+
+def get(name: str) -> Preset:
+    return all_presets()[name]
+
+
+def default_for(service: str) -> str:
+    """The preset that a service of this name gets without being told."""
+    for name, preset in all_presets().items():
+        if service == name or service in preset.services:
+            return name
+    return DEFAULT
+
+
+def rule_problem(rule: str) -> str | None:
+    """What is wrong with a ``METHOD path`` regex, or None.
+
+    Only what PCRE2, POSIX extended and Python read alike is taken: HAProxy is built with one of the first two.
+    """
+    if not METHOD_AND_PATH.fullmatch(rule):
+        return f"{rule!r} is not METHOD path, such as POST /v3/auth/tokens (the path is a regex, no blanks)"
+    if OTHER_ENGINES.search(rule):
+        return f"{rule!r}: no (?…), no \\ before a letter or digit, no lazy or possessive, no {{n}} over 255"
+    try:
+        re.compile(rule)
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"{rule!r} is not a regex: {error}"
+    return None
