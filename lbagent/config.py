@@ -109,7 +109,7 @@ def load(path: Path) -> Config:
 def parse(text: str) -> Config:
     """The configuration in ``text``; ConfigError with every problem at once."""
     try:
-        tree = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506: a SafeLoader that refuses repeated keys
+        tree = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 a SafeLoader that refuses repeated keys
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError([f"$: not YAML: {' '.join(str(error).split())}"]) from error
     problems: list[str] = []
@@ -295,9 +295,13 @@ class _Bad(Exception):
 
 
 def _what(value: object) -> str:
-    return {dict: "a mapping", list: "a list", str: "a string", bool: "a yes or no", type(None): "nothing"}.get(
-        type(value), f"{value!r}"
-    )
+    return {
+        dict: "a mapping",
+        list: "a list",
+        str: "a string",
+        bool: "a yes or no",
+        type(None): "nothing",
+    }.get(type(value), f"{value!r}")
 
 
 def _text(value: object) -> str:
@@ -416,11 +420,9 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is not a string", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a string", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key} is there twice", key_node.start_mark)
             seen.add(key)

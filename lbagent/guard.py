@@ -16,7 +16,7 @@ import msgspec
 
 from . import presets, shipped
 from .config import Config, ServiceConfig
-from .model import DRAIN_BITS, Admin, Drain, Intent, Mode, ServerSeen, ServiceIntent
+from .model import FORCED_DRAIN, FORCED_MAINT, Admin, Drain, Intent, Mode, Ref, ServerSeen, ServiceIntent
 from .when import iso
 
 VERSION = 1
@@ -40,6 +40,8 @@ HEADER_V1 = (
 """Columns of a server-state file (management.txt, ``show servers state``); the same on 2.4 to 3.2."""
 
 COLUMNS = tuple(HEADER_V1[2:].split())
+
+CHECK_SETTINGS = 2 | 4 | 16  # configured, enabled, is an agent-check; not: in progress, paused
 
 
 # ------------------------------------------------------------------------------------------ the guard
@@ -103,9 +105,7 @@ def key_text(key: str) -> str:
     return f"{frontend}/{backend}@" + (f"{address}/" if at else "")
 
 
-def entries(
-    config: Config, intent: Intent, steer: Mapping[str, str] | None = None
-) -> tuple[tuple[str, str], ...]:
+def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
     """The whole map for ``intent``, sorted by key.
 
     ``steer`` names for a backend the server that an old worker's late requests go to.
@@ -276,35 +276,37 @@ def list_text(patterns: Iterable[str]) -> str:
 # ---------------------------------------------------------------------------------- server-state file
 
 
-def state_text(held: Mapping[ServerSeen, Admin]) -> str:
+def state_row(seen: ServerSeen, admin: Admin) -> str:
+    """The line of a server that we hold in ``admin``.
+
+    A checked server comes back as down, so that its checks must pass before it can ever take traffic. The
+    columns that change by themselves are fixed: the text changes only when the intent does.
+    """
+    row = dict.fromkeys(COLUMNS, "-") | dict(zip(COLUMNS, seen.line, strict=False))
+    row |= {
+        "srv_op_state": "0" if seen.checked or admin is Admin.MAINT else "2",
+        "srv_admin_state": str({Admin.DRAIN: FORCED_DRAIN, Admin.MAINT: FORCED_MAINT}[admin]),
+        "srv_time_since_last_change": "1",
+        "srv_check_status": "1",
+        "srv_check_result": "0",
+        "srv_check_health": "0",
+        "srv_check_state": str(int(row["srv_check_state"]) & CHECK_SETTINGS),
+        "srv_agent_state": str(int(row["srv_agent_state"]) & CHECK_SETTINGS),
+    }
+    return " ".join(row[column] for column in COLUMNS)
+
+
+def state_rows(text: str) -> dict[Ref, str]:
+    """The servers of a server-state file: ref → line."""
+    rows = (line.split() for line in text.splitlines()[1:] if line and not line.startswith("#"))
+    return {Ref(row[1], row[3]): " ".join(row) for row in rows if len(row) > 3}
+
+
+def state_text(rows: Mapping[Ref, str]) -> str:
     """A server-state file with only the servers we hold; every other server is left to the configuration.
 
-    With nothing held it is the single line ``1``. A checked server comes back as down, so that its checks
-    must pass before it can ever take traffic. The columns that change by themselves are fixed, so that the
-    text changes only when the intent does.
+    With nothing held it is the single line ``1``: HAProxy warns at an empty file.
     """
-    if not held:
+    if not rows:
         return "1\n"
-    rows = []
-    for seen, admin in sorted(held.items(), key=lambda item: item[0].ref):
-        row = dict(zip(COLUMNS, seen.line, strict=False))
-        bits = {Admin.DRAIN: 8, Admin.MAINT: 1, Admin.READY: 0}[admin]
-        row |= {
-            "srv_op_state": "0" if seen.checked or admin is Admin.MAINT else "2",
-            "srv_admin_state": str(bits),
-            "srv_time_since_last_change": "1",
-            "srv_check_status": "1",
-            "srv_check_result": "0",
-            "srv_check_health": "0",
-            "srv_check_state": str(int(row.get("srv_check_state", "0") or 0) & ~1 & ~8),
-            "srv_agent_state": str(int(row.get("srv_agent_state", "0") or 0) & ~1 & ~8),
-        }
-        rows.append(" ".join(row[column] for column in COLUMNS if column in row))
-    return "\n".join(("1", HEADER_V1, *rows)) + "\n"
-
-
-def drained_by_others(seen: ServerSeen) -> Admin | None:
-    """The admin state that a server has without us, None if it is ready."""
-    if seen.admin is Admin.MAINT:
-        return Admin.MAINT
-    return Admin.DRAIN if seen.mask & DRAIN_BITS else None
+    return "\n".join(("1", HEADER_V1, *(rows[ref] for ref in sorted(rows)))) + "\n"

@@ -143,13 +143,17 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     drains: dict[str, dict[str, Drain]] = {}
 
     def held(self) -> dict[Ref, tuple[str, str, Drain, Held]]:
-        """Every server under a drain: ref → (node, service, drain, held)."""
-        return {
-            held.ref: (node, service, drain, held)
-            for node, services in self.drains.items()
-            for service, drain in services.items()
-            for held in drain.servers
-        }
+        """Every server under a drain: ref → (node, service, drain, held).
+
+        Where two services share a backend, a drain that still holds the server wins.
+        """
+        found: dict[Ref, tuple[str, str, Drain, Held]] = {}
+        for node, services in self.drains.items():
+            for service, drain in services.items():
+                for held in drain.servers:
+                    if held.ref not in found or drain.phase is Phase.HELD:
+                        found[held.ref] = (node, service, drain, held)
+        return found
 
     def with_service(self, name: str, intent: ServiceIntent | None) -> Intent:
         services = {k: v for k, v in self.services.items() if k != name}
@@ -240,7 +244,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """HAProxy and its files at one moment."""
+    """HAProxy and its files at one moment; while it is down, backends and frontends are those last seen."""
 
     up: bool
     version: str = ""
@@ -304,4 +308,10 @@ class SetAgentCheck(msgspec.Struct, frozen=True):
     on: bool
 
 
-Action = WriteFile | ReplaceMap | ReplaceList | SetAdmin | ProveHealth | SetAgentCheck
+class CutSessions(msgspec.Struct, frozen=True):
+    """End what a server still works on: its clients see a 502."""
+
+    ref: Ref
+
+
+Action = CutSessions | WriteFile | ReplaceMap | ReplaceList | SetAdmin | ProveHealth | SetAgentCheck

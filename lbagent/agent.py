@@ -1,0 +1,381 @@
+"""The owner of all state. Two ways in: ``tick`` once a second, ``handle`` for a command; one lock, so one at a time.
+
+Order of every change (DESIGN §3, "acknowledged means in force"): the intent on disk, the files HAProxy starts from,
+every live worker, read back, and only then "no worker exists that could have read the older files".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import msgspec
+
+from . import barrier, guard
+from .balancer import Balancer
+from .barrier import Key
+from .changes import Change, decide
+from .config import Config
+from .errors import HAProxyError, LbagentError, StoreError
+from .history import History
+from .life import advance
+from .model import Action, CutSessions, Intent, Mode, Observed, Phase, ProveHealth, Ref, Stream
+from .operations import Operation, Situation, begin, judge
+from .plan import desired, plan
+from .status import status
+from .store import Damaged, Store
+from .topology import Topology, topology
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+TICK = 1.0  # seconds between two ticks when nothing waits
+BUSY = 0.05  # seconds between two ticks while a command waits
+ROUNDS = 4  # observe and perform at most so often in one tick
+KEPT = 200  # ended operations that can still be asked for
+
+
+class Agent:
+    """``digest`` is that of the bypass secret; ``clock`` gives seconds since 1970."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        balancer: Balancer,
+        history: History,
+        digest: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.history = history
+        self._store, self._balancer, self._digest, self._clock = store, balancer, digest, clock
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="haproxy")
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self._proved: set[Ref] = set()
+        self._barriers: dict[str, dict[Key, Stream] | None] = {}
+        self._known = False  # the intent was read or rebuilt
+        self.intent = Intent()
+        self.observed = Observed(up=False, error="HAProxy has not been asked yet")
+        self.topology: Topology = topology(config, {})
+        self.operations: dict[str, Operation] = {}
+        self.confirmed = -1
+        self.in_sync = False
+        self.trouble = ""
+        self.failures: tuple[str, ...] = ()
+        self.repaired = self.errors = self.reloads = 0
+        self.durations: list[float] = []  # of ticks, until the metrics fetch them
+
+    # ------------------------------------------------------------------------------------------ ticking
+
+    async def run(self, alive: Callable[[], None]) -> None:
+        """Tick for ever; ``alive`` is called after each, which is what the watchdog is fed from."""
+        while True:
+            await self.tick()
+            alive()
+            busy = any(o.state == "running" for o in self.operations.values()) or self._pending_barriers()
+            try:
+                async with asyncio.timeout(BUSY if busy else TICK):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def tick(self) -> None:
+        async with self._lock:
+            await self._tick()
+
+    async def _tick(self, look: bool = True) -> None:
+        started = time.monotonic()
+        try:
+            if look:
+                await self._see()
+            if not self._known:
+                await self._learn()
+            if self._known:
+                await self._reconcile()
+        except (LbagentError, OSError) as error:
+            self.errors += 1
+            self.in_sync = False
+            self.failures = (str(error),)
+            log.error("%s", error)
+        except Exception:
+            # The loop outlives a defect: fail static, count it, show it.
+            self.errors += 1
+            self.in_sync = False
+            self.failures = ("lbagent met a defect, its log has the details; what is in force stays",)
+            log.exception("tick failed")
+        self.durations.append(time.monotonic() - started)
+        await self._judge()
+
+    async def _see(self) -> None:
+        before = self.observed
+        self.observed = await self._off_loop(self._balancer.observe)
+        self.topology = topology(self.config, self.observed.backends)
+        if self.observed.up != before.up or self.observed.error != before.error:
+            log.log(
+                logging.INFO if self.observed.up else logging.WARNING,
+                "HAProxy %s answers" if self.observed.up else "%s",
+                self.observed.version if self.observed.up else self.observed.error,
+            )
+        if self.observed.up and before.pid and self.observed.pid != before.pid:
+            self.reloads += 1
+            self._proved.clear()  # the new worker has not heard that checks have to begin afresh
+            log.info("HAProxy has a new worker, %d after %d", self.observed.pid, before.pid)
+
+    async def _learn(self) -> None:
+        """Read the intent; rebuild a missing, damaged or older one from what HAProxy and its files hold."""
+        try:
+            stored = await self._store.read()
+            why = "" if stored else "no intent is stored"
+        except Damaged as error:
+            stored, why = None, error.message
+        held = self._held_by_haproxy()
+        if stored is not None and (held is None or held.revision <= stored.revision):
+            self.intent, self._known, self.trouble = stored, True, ""
+        elif held is not None:
+            if stored is not None:
+                why = f"the stored intent is revision {stored.revision}, HAProxy holds {held.revision}"
+            if why and held.revision:
+                log.warning("%s: rebuilt from what HAProxy holds", why)
+                self.intent = await self._adopt(held, stored)
+            else:
+                self.intent = held
+            self._known, self.trouble = True, ""
+        else:
+            self.trouble = f"{why}, and HAProxy and its files hold none: nothing is touched until HAProxy answers"
+            return
+        self._forget_barriers(Intent(), self.intent)
+
+    async def _adopt(self, held: Intent, stored: Intent | None) -> Intent:
+        """Store what HAProxy holds, so that it is known again."""
+        return await self._store.swap(stored.revision if stored else held.revision, held)
+
+    def _held_by_haproxy(self) -> Intent | None:
+        """The newest intent that the running map or its file carries; None when neither can be read."""
+        sources = []
+        if self.observed.up and self.observed.table is not None:
+            sources.append(self.observed.table)
+        if guard.MAP in self.observed.files:
+            sources.append(guard.parse_map_text(self.observed.files[guard.MAP]))
+        if self.observed.up and not sources:
+            return Intent()  # nothing was ever guarded here: nothing is in maintenance
+        found = []
+        for source in sources:
+            try:
+                found.append(guard.intent_from(source))
+            except (msgspec.DecodeError, ValueError) as error:
+                log.warning("a copy of the intent in HAProxy's map cannot be read: %s", error)
+        return max(found, key=lambda intent: intent.revision, default=None)
+
+    async def _reconcile(self) -> None:
+        """Perform the difference until there is none, and read back."""
+        quiet = self.confirmed >= self.intent.revision and self.in_sync
+        self.failures = ()
+        for _ in range(ROUNDS):
+            await self._advance()
+            actions = self._plan()
+            if not actions:
+                break
+            drift = [a for a in actions if not isinstance(a, CutSessions | ProveHealth)]
+            quiet = quiet and self.confirmed >= self.intent.revision
+            if quiet and drift:
+                self.repaired += len(drift)
+                log.warning("repairing drift: %s", "; ".join(map(_describe, drift[:5])))
+            failed = await self._off_loop(self._balancer.perform, actions)
+            self._proved |= {a.ref for a in actions if isinstance(a, ProveHealth)}
+            await self._see()
+            if failed:
+                self.failures = tuple(failed)
+                self.errors += 1
+                log.error("%s", "; ".join(failed))
+                break
+        left = [a for a in self._plan() if not isinstance(a, CutSessions)]
+        self.in_sync = self.observed.up and not left and not self.failures
+        if self.in_sync:
+            await self._confirm()
+
+    def _plan(self) -> list[Action]:
+        want = desired(self.config, self.intent, self.topology, self.observed, self._digest)
+        return plan(want, self.intent, self.observed, self._proved, self._clock())
+
+    async def _advance(self) -> None:
+        moved = advance(self.intent, self.observed, self._proved, self._clock())
+        if moved is not self.intent and moved != self.intent:
+            held = {ref for ref, (_, _, d, _) in moved.held().items() if d.phase is Phase.RETURNING}
+            self._proved &= held
+            self.intent = await self._store.swap(self.intent.revision, moved)
+
+    async def _confirm(self) -> None:
+        """The last step of a change: no worker exists that was not read back."""
+        try:
+            settled = await self._off_loop(self._balancer.settled, self.observed)
+        except HAProxyError as error:
+            self.failures = (error.message,)
+            return
+        if not settled:
+            return
+        self.confirmed = self.intent.revision
+        if self._pending_barriers():
+            await self._barrier()
+
+    # ----------------------------------------------------------------------------------------- barriers
+
+    def _pending_barriers(self) -> bool:
+        now = self._clock()
+        return any(
+            self._barriers.get(name) != {}
+            for name, service in self.intent.services.items()
+            if service.effective(now) is not Mode.UP
+        )
+
+    async def _barrier(self) -> None:
+        now = self._clock()
+        held = await self._off_loop(self._balancer.streams, self.observed)
+        for name, service in self.intent.services.items():
+            mode = service.effective(now)
+            if mode is Mode.UP:
+                continue
+            before = self._barriers.get(name)
+            self._barriers[name] = (
+                barrier.held_up(held, service.keys, mode) if before is None else barrier.still(before, held)
+            )
+
+    def _forget_barriers(self, before: Intent, after: Intent) -> None:
+        """A service whose mode or keys changed is waited for anew."""
+        for name in set(before.services) | set(after.services):
+            old, new = before.services.get(name), after.services.get(name)
+            if new is None:
+                self._barriers.pop(name, None)
+            elif old is None or (old.mode, old.keys, old.at_once) != (new.mode, new.keys, new.at_once):
+                self._barriers[name] = None
+
+    # ----------------------------------------------------------------------------------------- commands
+
+    async def handle(self, change: Change, by: str) -> Operation | dict[str, Any]:
+        """Carry a change out, or with ``dry_run`` say what would be done. LbagentError is a refusal."""
+        async with self._lock:
+            await self._see()
+            if not self._known:
+                await self._learn()
+            if not self._known:
+                raise LbagentError("intent_unreadable", self.trouble)
+            now = self._clock()
+            decision = decide(self.config, self.topology, self.observed, self.intent, change, now, by)
+            if change.dry_run:
+                return self._dry_run(decision.intent, decision.notes)
+            before = self.intent
+            if decision.intent != before:
+                await self._room_for(decision.intent)
+                self.intent = await self._store.swap(before.revision, decision.intent)
+                self._forget_barriers(before, self.intent)
+            number = f"{self.intent.revision}-{len(self.operations) + 1}-{int(now)}"
+            operation = begin(number, decision, self.intent.revision, by, change.reason, now)
+            self.operations[number] = operation
+            log.info("%s by %s: %s", operation.command, by, change.reason or "no reason given")
+            await self._tick(look=False)
+            self._wake.set()
+            return self.operations[number]
+
+    async def _room_for(self, intent: Intent) -> None:
+        """A disk that is full is found before the intent is stored, so that nothing is half done."""
+        want = desired(self.config, intent, self.topology, self.observed, self._digest)
+        try:
+            await self._off_loop(self._balancer.rehearse, want.files)
+        except OSError as error:
+            raise StoreError(
+                f"{self.config.haproxy.state_dir} cannot be written, nothing was changed: {error.strerror}"
+            ) from error
+
+    def _dry_run(self, intent: Intent, notes: tuple[str, ...]) -> dict[str, Any]:
+        want = desired(self.config, intent, self.topology, self.observed, self._digest)
+        steps = plan(want, intent, self.observed, self._proved, self._clock())
+        return {"dry_run": True, "notes": list(notes), "plan": [_describe(step) for step in steps]}
+
+    async def reconfigure(self, config: Config, balancer: Balancer, digest: str | None) -> None:
+        """Use another configuration from the next tick on; no intent ends by it."""
+        async with self._lock:
+            self.config, self._balancer, self._digest = config, balancer, digest
+        self._wake.set()
+
+    # --------------------------------------------------------------------------------------- operations
+
+    async def _judge(self) -> None:
+        situation = Situation(
+            intent=self.intent,
+            observed=self.observed,
+            barriers=self._barriers,
+            confirmed=self.confirmed,
+            failures=self.failures,
+            now=self._clock(),
+        )
+        for number, operation in list(self.operations.items()):
+            if operation.state != "running":
+                continue
+            judged = judge(operation, situation)
+            self.operations[number] = judged
+            if judged.state != "running":
+                await asyncio.to_thread(self.history.add, msgspec.to_builtins(judged))
+        for number in [n for n, o in self.operations.items() if o.state != "running"][:-KEPT]:
+            del self.operations[number]
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def follow(self, number: str) -> AsyncIterator[Operation]:
+        """The operation whenever it changes, until it has ended. LbagentError when there is none."""
+        last: Operation | None = None
+        while True:
+            operation = self.operations.get(number)
+            if operation is None:
+                raise LbagentError("not_found", f"no operation {number}")
+            if operation != last:
+                last = operation
+                yield operation
+            if operation.state != "running":
+                return
+            async with self._moved:
+                await self._moved.wait()
+
+    async def history_grows(self) -> AsyncIterator[list[dict[str, Any]]]:
+        """The history now, and again whenever it may have grown."""
+        while True:
+            yield await asyncio.to_thread(self.history.read)
+            async with self._moved:
+                await self._moved.wait()
+
+    def status(self) -> dict[str, Any]:
+        """Never asks HAProxy: the last tick's view, at most a second old."""
+        return status(
+            self.config.node,
+            self.topology,
+            self.intent,
+            self.observed,
+            self._barriers,
+            in_sync=self.in_sync,
+            trouble=self.trouble or "; ".join(self.failures),
+            now=self._clock(),
+        )
+
+    async def _off_loop(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _describe(action: Action) -> str:
+    name = type(action).__name__
+    match action:
+        case _ if hasattr(action, "ref"):
+            detail = " ".join(str(getattr(action, f)) for f in action.__struct_fields__)
+        case _ if hasattr(action, "name"):
+            detail = str(action.name)
+        case _:
+            detail = f"worker {action.pid}" if getattr(action, "pid", None) else ""
+    return f"{name} {detail}".strip()

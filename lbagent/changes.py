@@ -1,0 +1,350 @@
+"""What an operator asks for, checked and turned into the next intent. Pure: refusals are raised, nothing is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from . import when
+from .config import Config
+from .errors import LbagentError
+from .model import Admin, Drain, Held, Intent, Mode, Observed, Phase, Ref, ServiceIntent
+from .topology import Service, Topology
+
+LONGEST_REASON = 500  # characters
+DEFAULT_DEADLINE = "5m"
+DEFAULT_TIMEOUT = "2m"
+
+
+class ServiceChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    mode: Mode
+
+
+class NodeChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    state: Literal["ready", "drained"]
+    services: list[str] = []
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/changes`` (DESIGN §6). Durations and times are text, as people write them."""
+
+    services: dict[str, ServiceChange] = {}
+    nodes: dict[str, NodeChange] = {}
+    for_: str | None = msgspec.field(default=None, name="for")
+    until: str | None = None
+    at: str | None = None
+    deadline: str | None = None
+    timeout: str | None = None
+    reason: str = ""
+    kill: bool = False
+    maint: bool = False
+    last: Literal["refuse", "down"] = "refuse"
+    force: bool = False
+    dry_run: bool = False
+    if_revision: int | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The next intent, and what the command is about."""
+
+    intent: Intent
+    command: str  # drain, ready, down, read-only, up, change
+    services: tuple[str, ...] = ()  # whose mode changes
+    drains: tuple[tuple[str, str], ...] = ()  # (node, service) that are drained
+    returns: tuple[tuple[str, str], ...] = ()  # (node, service) that come back
+    notes: tuple[str, ...] = ()
+    deadline: int | None = None
+
+
+def parse(body: bytes) -> Change:
+    """A change from JSON; LbagentError ``bad_request`` names the field."""
+    try:
+        change = msgspec.json.decode(body, type=Change)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LbagentError("bad_request", f"the request is not a change: {error}") from None
+    if not change.services and not change.nodes:
+        raise LbagentError("bad_request", "the change names no service and no node")
+    if len(change.reason) > LONGEST_REASON:
+        raise LbagentError(
+            "bad_request", f"reason: has {len(change.reason)} characters, at most {LONGEST_REASON} are taken"
+        )
+    if any((ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in change.reason):
+        raise LbagentError("bad_request", "reason: control characters other than a newline are not taken")
+    return change
+
+
+def decide(
+    config: Config,
+    topology: Topology,
+    observed: Observed,
+    intent: Intent,
+    change: Change,
+    now: float,
+    by: str,
+) -> Decision:
+    """The intent after ``change``; LbagentError says why not, and names every service and backend concerned."""
+    if change.if_revision is not None and change.if_revision != intent.revision:
+        raise LbagentError(
+            "revision",
+            f"the intent is at revision {intent.revision}, the change was made for {change.if_revision}",
+        )
+    return _Deciding(config, topology, observed, change, now, by).decide(intent)
+
+
+class _Deciding:
+    def __init__(
+        self, config: Config, topology: Topology, observed: Observed, change: Change, now: float, by: str
+    ) -> None:
+        self.config, self.topology, self.observed, self.change = config, topology, observed, change
+        self.now, self.by = int(now), by
+        self.notes: list[str] = []
+        deadline = when.duration(change.deadline or DEFAULT_DEADLINE, "deadline")
+        self.deadline = self.now + deadline
+        self.timeout = self.now + when.duration(change.timeout or DEFAULT_TIMEOUT, "timeout")
+
+    def decide(self, intent: Intent) -> Decision:
+        out = self._modes(intent)
+        drains: list[tuple[str, str]] = []
+        returns: list[tuple[str, str]] = []
+        for node, wanted in self.change.nodes.items():
+            self._known_node(node, intent)
+            if wanted.state == "drained":
+                out, names = self._drain(out, node, wanted.services)
+                drains += [(node, name) for name in names]
+            else:
+                out, names = self._ready(out, node, wanted.services)
+                returns += [(node, name) for name in names]
+        out = self._protect(intent, out)
+        return Decision(
+            intent=out,
+            command=self._command(),
+            services=tuple(n for n in out.services if out.services[n] != intent.services.get(n))
+            + tuple(n for n in intent.services if n not in out.services)
+            + tuple(n for n in self.change.services if n in out.services and out.services[n] == intent.services.get(n)),
+            drains=tuple(drains),
+            returns=tuple(returns),
+            notes=tuple(self.notes),
+            deadline=self.timeout if returns and not drains else self.deadline,
+        )
+
+    def _command(self) -> str:
+        words = {c.mode.value for c in self.change.services.values()} | {
+            "drain" if c.state == "drained" else "ready" for c in self.change.nodes.values()
+        }
+        return words.pop() if len(words) == 1 else "change"
+
+    # ----------------------------------------------------------------------------------------- modes
+
+    def _modes(self, intent: Intent) -> Intent:
+        unknown = [n for n in self.change.services if n not in self.topology.services and n not in intent.services]
+        if unknown:
+            raise LbagentError("unknown_service", _unknown("service", unknown, self.topology.services))
+        start, until = self._window()
+        closing = {n for n, c in self.change.services.items() if c.mode is not Mode.UP}
+        if not closing and (start or until):
+            raise LbagentError("bad_request", "for, until and at belong to down and read-only only")
+        services = [self._service(n) for n in sorted(closing)]
+        self._refuse_tcp(services)
+        self._refuse_unguarded([s for s in services if s.http])
+        out = intent
+        for name, wanted in self.change.services.items():
+            if wanted.mode is Mode.UP:
+                out = out.with_service(name, None)
+            else:
+                out = out.with_service(name, self._closed(name, wanted.mode, intent, start, until))
+        return out
+
+    def _service(self, name: str) -> Service:
+        if name not in self.topology.services:
+            raise LbagentError(
+                "unknown_service",
+                f"service {name} is no longer configured; what is in force stays, and `lbctl up {name}` ends it",
+            )
+        return self.topology.services[name]
+
+    def _window(self) -> tuple[int | None, int | None]:
+        """(start if it lies ahead, end), seconds since 1970."""
+        c = self.change
+        start = when.moment(c.at, "at") if c.at else None
+        if start is not None and start <= self.now:
+            raise LbagentError("bad_request", f"at: {c.at} is in the past; leave it out to start now")
+        if c.for_ is not None and c.until is not None:
+            raise LbagentError("bad_request", "for and until say the same thing twice: give one")
+        until = when.moment(c.until, "until") if c.until is not None else None
+        if c.for_ is not None:
+            until = (start or self.now) + when.duration(c.for_, "for")
+        if until is not None and until <= (start or self.now):
+            raise LbagentError(
+                "bad_request", f"until: {c.until} is " + ("not after its start" if start else "in the past")
+            )
+        return start, until
+
+    def _closed(self, name: str, mode: Mode, intent: Intent, start: int | None, until: int | None) -> ServiceIntent:
+        before = intent.services.get(name)
+        current = before is not None and before.effective(self.now) is not Mode.UP
+        if start is not None and before is not None and current:
+            raise LbagentError(
+                "window_open",
+                f"{name} is {before.mode} now: a window ahead would open it until then. "
+                f"Run `lbctl up {name}` first, or leave --at out to change it at once",
+            )
+        same = before is not None and before.mode is mode and current and start is None
+        service = self.topology.services[name]
+        return ServiceIntent(
+            mode=mode,
+            start=before.start if before and same else start or self.now,
+            at_once=start is None,
+            until=until if until is not None or not (before and same) else before.until,
+            reason=self.change.reason or (before.reason if before and same else ""),
+            by=self.by,
+            since=before.since if before and same else self.now,
+            keys=tuple(dict.fromkeys((*service.keys, *(before.keys if before and same else ())))),
+            deadline=self.deadline,
+        )
+
+    def _refuse_tcp(self, services: list[Service]) -> None:
+        mixed = [s for s in services if s.tcp]
+        if not mixed:
+            return
+        named = "; ".join(f"{s.name} has {', '.join(s.tcp)}" for s in mixed)
+        if not self.change.force or any(not s.http for s in mixed):
+            raise LbagentError(
+                "tcp_backend",
+                f"mode tcp backends can only be drained, no request is seen there: {named}. "
+                "Drain its nodes instead" + ("" if self.change.force else ", or --force to close the http part alone"),
+            )
+        self.notes.append(f"stays open, mode tcp: {named}")
+
+    def _refuse_unguarded(self, services: list[Service]) -> None:
+        if not self.observed.up:
+            return
+        bare = [
+            f"{s.name} ({', '.join(b for b in s.http if self.observed.backends[b].guard is None)})"
+            for s in services
+            if any(self.observed.backends[b].guard is None for b in s.http)
+        ]
+        bare += [f"{s.name} (no such backend: {', '.join(s.missing)})" for s in services if s.missing]
+        if bare:
+            raise LbagentError(
+                "guard_missing",
+                f"no guard in HAProxy's configuration for {'; '.join(bare)}: run `lbctl haproxy adopt --write` "
+                "on it and reload HAProxy",
+            )
+        absent = [
+            f"{s.name} ({place})"
+            for s in services
+            for place in s.config.frontends
+            if place.partition("@")[0] not in self.observed.frontends
+        ]
+        if absent:
+            raise LbagentError("guard_missing", f"HAProxy has no such frontend: {'; '.join(absent)}")
+
+    # ----------------------------------------------------------------------------------------- nodes
+
+    def _known_node(self, node: str, intent: Intent) -> None:
+        if node not in self.topology.nodes and node not in intent.drains:
+            raise LbagentError("unknown_node", _unknown("node", [node], self.topology.nodes))
+
+    def _drain(self, intent: Intent, node: str, only: list[str]) -> tuple[Intent, list[str]]:
+        of_node = self.topology.node_services(node)
+        self._known_services(node, only, of_node)
+        if not of_node and node not in intent.drains:
+            raise LbagentError("unknown_node", f"node {node} has no servers in any service that lbagent knows")
+        for name, refs in of_node.items():
+            if only and name not in only:
+                continue
+            before = intent.drains.get(node, {}).get(name)
+            known = {held.ref: held for held in before.servers} if before else {}
+            drain = replace(
+                before.step(Phase.HELD) if before else Drain(since=self.now),
+                admin=Admin.MAINT if before and before.admin is Admin.MAINT and self.change.maint else Admin.DRAIN,
+                end_in_maint=self.change.maint,
+                kill=self.change.kill,
+                deadline=self.deadline,
+                reason=self.change.reason or (before.reason if before else ""),
+                by=self.by,
+                servers=tuple(known.get(ref) or self._held(ref) for ref in refs),
+            )
+            intent = intent.with_drain(node, name, drain)
+        return intent, [n for n in of_node if not only or n in only]
+
+    def _held(self, ref: Ref) -> Held:
+        seen = self.observed.server(ref)
+        foreign = seen.admin if seen and seen.admin is not Admin.READY else None
+        if foreign:
+            self.notes.append(f"{ref} is in {foreign} already, not by lbagent: it stays so after `ready`")
+        return Held(backend=ref.backend, server=ref.server, foreign=foreign, agent_check=bool(seen and seen.agent))
+
+    def _ready(self, intent: Intent, node: str, only: list[str]) -> tuple[Intent, list[str]]:
+        drains = intent.drains.get(node, {})
+        self._known_services(node, only, {**self.topology.node_services(node), **drains})
+        names = [name for name in drains if not only or name in only]
+        for name in names:
+            drain = drains[name]
+            for held in drain.servers:
+                if held.foreign and (seen := self.observed.server(held.ref)) and seen.admin is not Admin.READY:
+                    self.notes.append(f"{held.ref} stays in {held.foreign}: lbagent did not put it there")
+            if drain.phase is Phase.RELEASED:
+                continue
+            drain = drain.step(Phase.RETURNING, self.timeout)
+            intent = intent.with_drain(node, name, drain.step(Phase.RELEASED) if self.change.force else drain)
+        for refs in self.topology.node_services(node).values() if not drains else ():
+            for ref in refs:
+                seen = self.observed.server(ref)
+                if seen and seen.admin is not Admin.READY:
+                    self.notes.append(f"{ref} stays in {seen.admin}: lbagent did not put it there")
+        return intent, names
+
+    def _known_services(self, node: str, only: list[str], known: Iterable[str]) -> None:
+        unknown = [name for name in only if name not in known]
+        if unknown:
+            raise LbagentError("unknown_service", _unknown(f"service on {node}", unknown, known))
+
+    # ------------------------------------------------------------------------------------ last server
+
+    def _protect(self, before: Intent, after: Intent) -> Intent:
+        """Refuse to leave a service with fewer ready servers than it needs, or close it first if told to."""
+        held = after.held()
+        newly = set(held) - set(before.held())
+        touched = {ref.backend for ref in newly}
+        short: dict[str, list[str]] = {}
+        for name, service in sorted(self.topology.services.items()):
+            closed = after.services.get(name)
+            if closed is not None and closed.effective(self.now) is Mode.DOWN:
+                continue
+            for backend in service.backends:
+                if backend not in touched:
+                    continue
+                left = [
+                    s.ref for s in self.observed.backends[backend].servers.values() if s.ready and s.ref not in held
+                ]
+                if len(left) < service.config.min_ready:
+                    short.setdefault(name, []).append(f"{backend} would keep {len(left)} of {service.config.min_ready}")
+        if not short or self.change.force:
+            self.notes += [f"forced: {name}: {', '.join(why)} ready" for name, why in short.items()]
+            return after
+        if self.change.last == "down":
+            return self._close_short(after, list(short))
+        named = "; ".join(f"{name}: {', '.join(why)} ready" for name, why in short.items())
+        raise LbagentError(
+            "last_server",
+            f"this would take the last ready server of {', '.join(short)} ({named}). Bring another node back first, "
+            "or --last down to close these services with a 503, or --force",
+        )
+
+    def _close_short(self, after: Intent, names: list[str]) -> Intent:
+        services = [self._service(name) for name in names]
+        self._refuse_tcp(services)
+        self._refuse_unguarded(services)
+        for name in names:
+            after = after.with_service(name, self._closed(name, Mode.DOWN, after, None, None))
+        self.notes.append(f"closed, as no ready server is left: {', '.join(names)}; `lbctl up` opens them again")
+        return after
+
+
+def _unknown(kind: str, names: list[str], known: Iterable[str]) -> str:
+    there = ", ".join(sorted(known)) or "none: is HAProxy up?"
+    return f"no {kind} {', '.join(map(repr, names))}; there are: {there}"

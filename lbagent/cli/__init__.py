@@ -1,0 +1,78 @@
+"""``lbctl``: the operator's command. One file per verb; a verb's own imports happen only when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .. import __version__
+from ..client import DEFAULT_SOCKET
+from ..errors import Exit
+
+VERBS = {
+    # verb: (module, attribute, help)
+    "status": ("status", "status", "Everything at a glance."),
+    "drain": ("nodes", "drain", "Take a node out: no new requests, wait until none is open."),
+    "ready": ("nodes", "ready", "Bring a node back once its health checks pass."),
+    "down": ("services", "down", "Close services: 503 with Retry-After, wait until quiesced."),
+    "read-only": ("services", "read_only", "Refuse writes, wait until no older one is in flight."),
+    "up": ("services", "up", "Open services again."),
+    "run": ("run", "run", "Enter maintenance, run a command, leave it again."),
+    "history": ("history", "history", "Who did what, when, why, how long it took."),
+    "doctor": ("doctor", "doctor", "Check HAProxy, the guard, files and permissions."),
+    "haproxy": ("haproxy", "haproxy", "Put the guard into HAProxy's configuration."),
+}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb when it is called: `lbctl status` does not wait for what `adopt` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 click's
+        if cmd_name not in VERBS:
+            return None
+        module, attribute, _ = VERBS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 click's
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, _, text) in VERBS.items()])
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 refused to protect a service, 4 deadline passed, "
+    "5 no agent answers, 6 not permitted, 7 accepted but not yet in force everywhere.",
+)
+@click.option(
+    "--socket",
+    envvar="LBAGENT_SOCKET",
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    help="The agent's control socket.",
+)
+@click.version_option(__version__, prog_name="lbctl")
+@click.pass_context
+def lbctl(ctx: click.Context, socket: str) -> None:
+    """Maintenance for the services behind an HAProxy, through the lbagent beside it."""
+    ctx.obj = socket
+
+
+def main() -> None:
+    """The entry point: runs a verb and exits with one of the codes of errors.Exit, or a command's own."""
+    try:
+        sys.exit(lbctl.main(standalone_mode=False))  # an exit code comes back as the result
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(Exit.USAGE if isinstance(error, click.UsageError) else Exit.FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(Exit.FAILED)

@@ -1,0 +1,169 @@
+"""What every verb does with the agent: ask, wait while saying what is open, turn the end into an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+
+from ..client import PATIENCE, Client, NoAgent, NotPermitted, Refused
+from ..errors import CODES, Exit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def options(function: F) -> F:
+    """The options of every verb that changes something."""
+    for option in reversed(
+        (
+            click.option("--reason", default="", help="Why; users and history see it. At most 500 characters."),
+            click.option("--detach", is_flag=True, help="Do not wait."),
+            click.option("--dry-run", is_flag=True, help="Print what would be done, do nothing."),
+            click.option("--json", "as_json", is_flag=True, help="Print the operation as JSON."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@contextlib.contextmanager
+def answered() -> Iterator[None]:
+    """Ends lbctl with one clear line and the right exit code when the agent says no, or nothing."""
+    try:
+        yield
+    except NoAgent as error:
+        fail(str(error), Exit.NO_AGENT)
+    except NotPermitted as error:
+        fail(str(error), Exit.NOT_PERMITTED)
+    except Refused as error:
+        fail(error.message, CODES.get(error.code, (500, Exit.FAILED))[1])
+
+
+def fail(message: str, code: Exit) -> None:
+    click.echo(f"lbctl: {message}", err=True)
+    raise click.exceptions.Exit(int(code))
+
+
+def carry_out(
+    socket: str, body: dict[str, Any], *, detach: bool, dry_run: bool, as_json: bool, undo: str, done: str
+) -> None:
+    """Send a change and wait for its end; ``undo`` is the command that takes it back, ``done`` the closing line."""
+    end = enter(socket, body, detach=detach, dry_run=dry_run, as_json=as_json, undo=undo)
+    if end is None:
+        return
+    if as_json:
+        click.echo(json.dumps(end))
+    elif end["state"] == "done":
+        click.echo(done + took(end))
+    else:
+        say_open(end, undo)
+    raise click.exceptions.Exit(int(end["exit"] or 0))
+
+
+def enter(
+    socket: str, body: dict[str, Any], *, detach: bool, dry_run: bool, as_json: bool, undo: str
+) -> dict[str, Any] | None:
+    """The ended operation, or None when there was nothing to wait for."""
+    client = Client(socket)
+    with answered():
+        operation = client.change({**body, "dry_run": dry_run})
+        if dry_run:
+            click.echo(json.dumps(operation) if as_json else "\n".join(plan_lines(operation)))
+            return None
+        if not as_json:
+            for note in operation["notes"]:
+                click.echo(f"note: {note}", err=True)
+        if detach and operation["state"] == "running":
+            click.echo(json.dumps(operation) if as_json else f"accepted, operation {operation['id']}; lbctl status")
+            return None
+        try:
+            return wait(client, operation, body, quiet=as_json)
+        except KeyboardInterrupt:
+            click.echo(f"\nStopped waiting; it goes on. See `lbctl status`. To undo: {undo}", err=True)
+            raise click.exceptions.Exit(130) from None
+
+
+def wait(client: Client, operation: dict[str, Any], body: dict[str, Any], quiet: bool) -> dict[str, Any]:
+    """Follow an operation to its end; when the agent restarts meanwhile, ask again (a repeated change is harmless)."""
+    show = Progress(quiet)
+    with show:
+        while operation["state"] == "running":
+            show(operation["open"])
+            try:
+                for operation in client.follow(operation["id"]):
+                    show(operation["open"])
+            except (NoAgent, Refused):
+                operation = _again(client, body)
+    return operation
+
+
+def _again(client: Client, body: dict[str, Any]) -> dict[str, Any]:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            answer: dict[str, Any] = client.change(body)
+        except NoAgent:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return answer
+
+
+class Progress:
+    """What is open: a live block on a terminal, plain lines elsewhere, each when it changes."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._last = quiet, list[str]()
+        self._terminal = sys.stderr.isatty()
+        self._live: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, lines: list[str]) -> None:
+        if self._quiet or lines == self._last:
+            return
+        self._last = lines
+        if self._terminal:
+            from rich.console import Console  # noqa: PLC0415 only when something has to be waited for
+            from rich.live import Live  # noqa: PLC0415
+            from rich.text import Text  # noqa: PLC0415
+
+            if self._live is None:
+                self._live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+                self._live.start()
+            self._live.update(Text("\n".join(f"waiting: {line}" for line in lines)), refresh=True)
+        else:
+            for line in lines:
+                click.echo(f"waiting: {line}", err=True)
+
+
+def say_open(end: dict[str, Any], undo: str) -> None:
+    """Why an operation ended without being done."""
+    words = {
+        "deadline": "the deadline passed, it stays as it is; open:",
+        "pending": "accepted and kept, but not in force yet:",
+    }
+    click.echo(f"lbctl: {words.get(end['state'], 'failed:')}", err=True)
+    for line in end["open"]:
+        click.echo(f"  {line}", err=True)
+    click.echo(f"To undo: {undo}", err=True)
+
+
+def plan_lines(plan: dict[str, Any]) -> list[str]:
+    lines = [f"note: {note}" for note in plan["notes"]]
+    return [*lines, *(plan["plan"] or ["nothing to do: it is so already"])]
+
+
+def took(end: dict[str, Any]) -> str:
+    return f" ({end['ended'] - end['started']:.1f} s)" if end.get("ended") else ""

@@ -1,0 +1,212 @@
+"""``lbctl haproxy``: the guard's way into HAProxy's configuration. Needs no running agent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from lbagent import adopt as adoption
+from lbagent import blocks, guard
+from lbagent.candidate import Change, CheckUnavailable, Meanwhile, Rejected, lay_down, put, rehearse, take_up
+from lbagent.config import DEFAULT_PATH, NAME, Config, ConfigError, load, parse
+from lbagent.errors import Exit
+from lbagent.hapcfg import File
+
+CONFIG = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    envvar="LBAGENT_CONFIG",
+    metavar="FILE",
+    help=f"lbagent's configuration (or LBAGENT_CONFIG).  [default: {DEFAULT_PATH}, if it is there]",
+)
+
+
+@click.group()
+def haproxy() -> None:
+    """Put the guard into HAProxy's configuration."""
+
+
+@haproxy.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option("--write", is_flag=True, help="Change the files, once the check command accepts them.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Write the changed files there.")
+@click.option("--remove", "removing", is_flag=True, help="Take out what adopt put in.")
+@CONFIG
+def adopt(files: tuple[Path, ...], write: bool, output: Path | None, removing: bool, config_path: Path | None) -> None:
+    """Put the guard into HAProxy's configuration: all of its FILEs, in HAProxy's order.
+
+    A folder stands for its *.cfg files, as for "haproxy -f". The guard goes into the backends of the configured
+    services or, with none configured, into every http backend that has servers. Prints the difference unless told
+    to write it. Running it again changes nothing.
+    """
+    if write and output:
+        raise click.UsageError("--write changes the files, --output leaves them alone: give one of them")
+    config = _config(config_path)
+    paths = _paths(files)
+    old = [(str(path), _read(path)) for path in paths]
+    notes, problems, new = _adopted(old, config, removing)
+    _say(problems)
+    changes = _changes(old, new, output)
+    if write or output:
+        done = _write(changes, config, removing, keep_owner=output is None)
+    else:
+        click.echo(_encode(adoption.diff(old, new)), nl=False)
+        done = any(change.pending for change in changes)
+        if done:
+            _rehearse(changes, config)
+    _say(f"note: {note}" for note in notes if done)
+    if problems:
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
+@haproxy.command("guard")
+@click.argument("backend")
+@CONFIG
+def guard_(backend: str, config_path: Path | None) -> None:
+    """Print the guard of BACKEND, for a deployer that writes haproxy.cfg.
+
+    The http-request lines belong above those of the backend, the use-server line below them. The global section
+    needs "server-state-file STATE_DIR/servers.state".
+    """
+    config = _config(config_path)
+    if not NAME.fullmatch(backend):
+        _fail(Exit.USAGE, [f"{backend!r} is not a backend's name: letters, digits and _.:- only"])
+    for line in (*guard.lines(backend, config.haproxy.seen_dir), *guard.steer_lines(backend, config.haproxy.seen_dir)):
+        click.echo(line)
+
+
+# ------------------------------------------------------------------------------------------------ in
+
+
+def _config(path: Path | None) -> Config:
+    try:
+        return load(path or DEFAULT_PATH) if path or DEFAULT_PATH.exists() else parse("")
+    except ConfigError as error:
+        _fail(Exit.USAGE, [f"{path or DEFAULT_PATH}: {problem}" for problem in error.problems])
+
+
+def _paths(files: Iterable[Path]) -> list[Path]:
+    """The files, and those of folders that HAProxy would load (management.txt, -f), in its order."""
+    out: list[Path] = []
+    for path in files:
+        try:
+            if path.is_dir():
+                inside = [entry for entry in path.iterdir() if entry.suffix == ".cfg" and entry.name[0] != "."]
+                out += sorted((entry for entry in inside if entry.is_file()), key=lambda entry: os.fsencode(entry.name))
+            else:
+                out.append(path)
+        except OSError as error:
+            _fail(Exit.FAILED, [f"{path}: {error.strerror}"])
+    if twice := {str(path) for path in out if [p.resolve() for p in out].count(path.resolve()) > 1}:
+        _fail(Exit.USAGE, [f"{path}: given twice" for path in sorted(twice)])
+    if not out:
+        _fail(Exit.USAGE, [f"{path}: no *.cfg files in this folder" for path in files])
+    return out
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        _fail(Exit.USAGE, [f"{path}: no such file"])
+    except OSError as error:
+        _fail(Exit.FAILED, [f"{path}: {error.strerror}"])
+
+
+def _adopted(
+    old: Sequence[File], config: Config, removing: bool
+) -> tuple[Sequence[str], Sequence[str], Sequence[File]]:
+    """Notes, problems, and the new texts."""
+    try:
+        if removing:
+            return (), (), adoption.remove(old)
+        result = adoption.adopt(old, config)
+    except blocks.Damaged as error:
+        _fail(Exit.FAILED, [str(error)])
+    except adoption.CannotAdopt as error:
+        _fail(Exit.REFUSED, error.problems)
+    return result.notes, result.problems, result.files
+
+
+# ----------------------------------------------------------------------------------------------- out
+
+
+def _changes(old: Sequence[File], new: Sequence[File], output: Path | None) -> list[Change]:
+    names = [Path(name).name for name, _ in old]
+    if output and len(set(names)) < len(names):
+        _fail(Exit.USAGE, [f"--output {output}: two of the files have the same name"])
+    out = []
+    for (name, before), (_, after) in zip(old, new, strict=True):
+        source = Path(name).resolve()
+        target = output.resolve() / Path(name).name if output else source
+        out.append(Change(source=source, target=target, old=_encode(before), new=_encode(after)))
+    return out
+
+
+def _write(changes: Sequence[Change], config: Config, removing: bool, keep_owner: bool) -> list[Path]:
+    """What was written."""
+    created: list[Path] = []
+    try:
+        try:
+            created += [] if removing else lay_down(config)
+            for folder in {change.target.parent for change in changes}:
+                folder.mkdir(parents=True, exist_ok=True)
+            written = put(changes, config, keep_owner)
+        except BaseException:
+            # Where a guard is in force already, HAProxy cannot start without these files.
+            if not adoption.guards([("", change.old.decode("utf-8", "surrogateescape")) for change in changes]):
+                take_up(created)
+            raise
+    except Rejected as error:
+        _say(_verdict(error, config))
+        _fail(Exit.FAILED, ["nothing was written"])
+    except (CheckUnavailable, Meanwhile) as error:
+        _fail(Exit.FAILED, [f"{error}; nothing was written"])
+    except OSError as error:
+        _fail(Exit.FAILED, [f"{error.filename or config.haproxy.state_dir}: {error.strerror}; nothing was written"])
+    if created:
+        click.echo(f"created what HAProxy loads from {config.haproxy.state_dir}")
+    for path in written:
+        click.echo(f"wrote {path}")
+    if written and keep_owner:
+        click.echo("reload HAProxy to put it into force")
+    return written
+
+
+def _rehearse(changes: Sequence[Change], config: Config) -> None:
+    try:
+        rehearse(changes, config)
+    except CheckUnavailable as error:
+        _say([f"note: not validated: {error}"])
+    except Rejected as error:
+        _say(_verdict(error, config))
+        if not error.original:
+            raise click.exceptions.Exit(Exit.FAILED) from None
+    except OSError as error:
+        _say([f"note: not validated: {error}"])
+
+
+def _verdict(error: Rejected, config: Config) -> list[str]:
+    command = " ".join(config.haproxy.check_command)
+    if error.original:
+        return [f"{command} does not accept the original, before any change: mend that first", error.output.rstrip()]
+    return [f"{command} does not accept the configuration with these changes", error.output.rstrip()]
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(f"lbctl: {line}" if "\n" not in line else line, err=True)
+
+
+def _fail(code: Exit, lines: Iterable[str]) -> NoReturn:
+    _say(lines)
+    raise click.exceptions.Exit(code)

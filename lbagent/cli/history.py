@@ -1,0 +1,39 @@
+"""``lbctl history``: what was done."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import click
+
+from ..client import Client
+from . import ask
+from .table import columns
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.pass_obj
+def history(socket: str, as_json: bool) -> None:
+    """Who did what, when, why, how long it took; the newest last."""
+    with ask.answered():
+        entries = Client(socket).get("/v1/history")["history"]
+    if as_json:
+        click.echo(json.dumps(entries))
+        return
+    rows = [
+        (
+            datetime.fromtimestamp(e["started"]).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            e["by"],
+            e["command"],
+            ", ".join(
+                dict.fromkeys([n for n, _ in e.get("drains", []) + e.get("returns", [])] + e.get("services", []))
+            ),
+            e["state"],
+            ask.took(e).strip(" ()"),
+            e["reason"],
+        )
+        for e in entries
+    ]
+    click.echo("\n".join(columns(("WHEN", "WHO", "COMMAND", "WHAT", "END", "TOOK", "REASON"), rows)))

@@ -1,0 +1,135 @@
+"""``lbctl status``: everything at a glance."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import Any
+
+import click
+
+from ..client import Client
+from . import ask
+from .table import columns
+
+COLOURS = {
+    "up": "green",
+    "ready": "green",
+    "down": "red",
+    "drained": "blue",
+    "draining": "yellow",
+    "read-only": "yellow",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--watch", is_flag=True, help="Go on, once a second, until Ctrl-C.")
+@click.pass_obj
+def status(socket: str, as_json: bool, watch: bool) -> None:
+    """Everything at a glance: HAProxy, services and nodes, and why they are as they are."""
+    client = Client(socket)
+    if watch and not as_json:
+        _watch(client)
+        return
+    while True:
+        with ask.answered():
+            now = client.get("/v1/status")
+        click.echo(json.dumps(now) if as_json else "\n".join(lines(now)))
+        if not watch:
+            return
+        time.sleep(1)
+
+
+def _watch(client: Client) -> None:
+    from rich.live import Live  # noqa: PLC0415 half of lbctl's time, and only this needs it
+    from rich.text import Text  # noqa: PLC0415
+
+    with Live(auto_refresh=False) as live:
+        while True:
+            with ask.answered():
+                shown = "\n".join(lines(client.get("/v1/status")))
+            live.update(Text.from_ansi(shown), refresh=True)
+            time.sleep(1)
+
+
+def lines(now: dict[str, Any]) -> list[str]:
+    """The status for people."""
+    out = [_haproxy(now)]
+    if now["trouble"]:
+        out.append(click.style(f"trouble: {now['trouble']}", fg="red"))
+    rows = [_service(service) for service in now["services"]]
+    out += ["", *columns(("SERVICE", "MODE", "SERVERS", "SESSIONS", "UNTIL", "BY", "REASON"), rows)]
+    rows = [_node(node) for node in now["nodes"]]
+    out += ["", *columns(("NODE", "STATE", "SESSIONS", "SINCE", "BY", "REASON"), rows)]
+    return out + _remarks(now)
+
+
+def _haproxy(now: dict[str, Any]) -> str:
+    haproxy = now["haproxy"]
+    if not haproxy["up"]:
+        return click.style(f"{now['node']}: HAProxy is down: {haproxy['error']}", fg="red")
+    old = {None: "old workers unknown (no master socket)", 0: "no old workers"}.get(
+        haproxy["old_workers"], f"{haproxy['old_workers']} old workers"
+    )
+    sync = click.style("in sync", fg="green") if haproxy["in_sync"] else click.style("not in sync", fg="red")
+    guard = click.style(f"guard {haproxy['guard']}", fg="green" if haproxy["guard"] == "present" else "red")
+    return f"{now['node']}: HAProxy {haproxy['version']}, pid {haproxy['pid']}, {sync}, {guard}, {old}"
+
+
+def _service(service: dict[str, Any]) -> tuple[str, ...]:
+    mode = click.style(service["mode"], fg=COLOURS.get(service["mode"]))
+    if service["scheduled"]:
+        mode += f", {service['scheduled']} from {_time(service['start'])}"
+    elif service["mode"] != "up" and not service["quiesced"]:
+        mode += " (older requests in flight)"
+    up = sum(s["admin"] == "ready" and s["health"] != "down" for s in service["servers"])
+    return (
+        service["name"],
+        mode,
+        f"{up}/{len(service['servers'])} ready",
+        str(service["sessions"]),
+        _time(service["until"]),
+        service["by"],
+        service["reason"],
+    )
+
+
+def _node(node: dict[str, Any]) -> tuple[str, ...]:
+    state = click.style(node["state"], fg=COLOURS.get(node["state"]))
+    if node["returning"]:
+        state += ", waiting for health"
+    if node["services"] and node["state"] != "ready":
+        state += f" ({', '.join(node['services'])})" if len(node["services"]) <= 3 else ""
+    return (node["name"], state, str(node["sessions"]), _time(node["since"]), node["by"], node["reason"])
+
+
+def _remarks(now: dict[str, Any]) -> list[str]:
+    """What an operator should not overlook."""
+    out = []
+    for service in now["services"]:
+        for server in service["servers"]:
+            name = f"{server['backend']}/{server['server']}"
+            if server["foreign"]:
+                out.append(f"{name} is in {server['admin']}, not by lbagent: left alone")
+            elif server["health"] == "down":
+                out.append(f"{name} is down")
+        if service["orphan"]:
+            out.append(f"{service['name']} is no longer configured; its mode stays until `lbctl up {service['name']}`")
+        if service["missing"]:
+            out.append(f"{service['name']}: not in HAProxy: {', '.join(service['missing'])}")
+        if service["tcp"]:
+            out.append(f"{service['name']}: mode tcp, can only be drained: {', '.join(service['tcp'])}")
+    for node in now["nodes"]:
+        if node["orphans"]:
+            out.append(f"{node['name']}: gone from HAProxy, still drained: {', '.join(node['orphans'])}")
+    return ["", *out] if out else []
+
+
+def _time(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    moment = datetime.fromtimestamp(seconds).astimezone()
+    same_day = moment.date() == datetime.now().astimezone().date()
+    return moment.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M")

@@ -1,0 +1,198 @@
+"""``lbagent``: wiring. Reads the configuration, opens the sockets, starts the agent's loop, listens to signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from aiohttp import web
+
+from . import __version__, guard, notify
+from .agent import Agent
+from .api import Api
+from .balancer import Balancer
+from .config import DEFAULT_PATH, Config, ConfigError, load
+from .errors import Exit
+from .history import History
+from .metrics import Metrics
+from .store import FileStore
+
+log = logging.getLogger("lbagent")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_PATH,
+    show_default=True,
+    envvar="LBAGENT_CONFIG",
+    help="The configuration file.",
+)
+@click.option("--check", is_flag=True, help="Validate the configuration and exit.")
+@click.version_option(__version__, prog_name="lbagent")
+def main(path: Path, check: bool) -> None:
+    """The agent beside an HAProxy, in the foreground, for systemd. lbctl talks to it."""
+    try:
+        config = load(path)
+        secret_digest(config)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"lbagent: {problem}", err=True)
+        sys.exit(Exit.USAGE)
+    if check:
+        click.echo(f"{path}: valid")
+        return
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    try:
+        Path(config.haproxy.state_dir).mkdir(parents=True, exist_ok=True)
+        asyncio.run(serve(config, path))
+    except OSError as error:
+        click.echo(f"lbagent: {error}", err=True)
+        sys.exit(Exit.FAILED)
+
+
+def secret_digest(config: Config) -> str | None:
+    """Digest of the bypass secret, None without one. ConfigError when its file cannot be used."""
+    if config.bypass.secret_file is None:
+        return None
+    try:
+        secret = Path(config.bypass.secret_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"$.bypass.secret_file: cannot be read: {error}"]) from error
+    if len(secret) < 16:
+        raise ConfigError(["$.bypass.secret_file: holds fewer than 16 characters, which can be guessed"])
+    return guard.digest(secret)
+
+
+async def serve(config: Config, path: Path) -> None:
+    """Serve until SIGTERM or SIGINT. What answers users runs inside HAProxy, so stopping changes nothing for them."""
+    store_path = Path(config.store.path)
+    agent = Agent(
+        config,
+        FileStore(store_path),
+        Balancer(config.haproxy),
+        History(store_path.with_name("history.jsonl")),
+        secret_digest(config),
+    )
+    metrics = Metrics(agent)
+    stop = asyncio.Event()
+    hup = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hup)):
+        loop.add_signal_handler(number, event.set)
+    async with contextlib.AsyncExitStack() as stack:
+        listeners = notify.sockets() or [_listen(Path(config.control.socket))]
+        await _serve(stack, Api(agent, metrics).application(), listeners)
+        await _serve(stack, metrics.application(), [_listen_tcp(config.metrics_listen)])
+        notify.ready("starting")
+        log.info("lbagent %s serves %s", __version__, config.control.socket)
+        tasks = [
+            asyncio.create_task(agent.run(_alive(agent))),
+            asyncio.create_task(_reread(hup, agent, path)),
+            asyncio.create_task(stop.wait()),
+        ]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        notify.stopping()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        agent.close()
+        for task in done:
+            task.result()  # a loop that ended by itself ended with an exception
+
+
+async def _serve(stack: contextlib.AsyncExitStack, application: web.Application, on: list[socket.socket]) -> None:
+    runner = web.AppRunner(application, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    for listener in on:
+        await web.SockSite(runner, listener).start()
+
+
+def _alive(agent: Agent) -> Callable[[], None]:
+    """What the loop calls after each tick: the watchdog, and the status line when it changed."""
+    last = ""
+
+    def alive() -> None:
+        nonlocal last
+        notify.alive()
+        if (line := _line(agent)) != last:
+            last = line
+            notify.status(line)
+
+    return alive
+
+
+async def _reread(hup: asyncio.Event, agent: Agent, path: Path) -> None:
+    """SIGHUP: use the configuration as it is now; keep the old one when it is bad."""
+    started = agent.config
+    while True:
+        await hup.wait()
+        hup.clear()
+        notify.reloading()
+        try:
+            fresh = await asyncio.to_thread(load, path)
+            digest = await asyncio.to_thread(secret_digest, fresh)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("the old configuration stays in force: %s", problem)
+        else:
+            if (fresh.control.socket, fresh.metrics_listen, fresh.store) != (
+                started.control.socket,
+                started.metrics_listen,
+                started.store,
+            ):
+                log.warning("control.socket, metrics.listen and store change with a restart only")
+            await agent.reconfigure(fresh, Balancer(fresh.haproxy), digest)
+            log.info("configuration read again")
+        notify.ready(_line(agent))
+
+
+def _listen_tcp(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, int(port)), family=family)
+    except OSError as error:
+        raise OSError(f"metrics.listen: {address}: {error.strerror}") from error
+
+
+def _listen(path: Path) -> socket.socket:
+    """The control socket for an agent that systemd did not hand one; everyone may connect, few may do anything."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        path.unlink(missing_ok=True)
+    else:
+        raise OSError(f"another lbagent serves {path} already")
+    finally:
+        probe.close()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o666)
+    return listener
+
+
+def _line(agent: Agent) -> str:
+    """One line for `systemctl status`."""
+    closed = [f"{name} {s.mode}" for name, s in agent.intent.services.items()]
+    drained = [f"{node} drained" for node in agent.intent.drains]
+    state = "in sync" if agent.in_sync else agent.trouble or "; ".join(agent.failures) or agent.observed.error
+    return "; ".join([state or "starting", *closed, *drained])
+
+
+if __name__ == "__main__":
+    main()

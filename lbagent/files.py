@@ -1,0 +1,43 @@
+"""Files that survive a power cut: written beside, synced, renamed, the folder synced. Source: rename(2), fsync(2)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``text``, durably; OSError leaves the old one whole."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        beside.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_all(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Those of ``names`` that exist in ``folder`` and are text: name → content."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+            found[name] = (folder / name).read_bytes().decode()
+    return found

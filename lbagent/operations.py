@@ -1,0 +1,156 @@
+"""What a command waits for, line by line, and how it ends. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec.structs import replace
+
+from .barrier import Key
+from .changes import Decision
+from .errors import Exit
+from .model import Intent, Mode, Observed, Phase, Stream
+
+GRACE = 10  # seconds after --kill's deadline for the cut sessions to be gone
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """A command under way or ended; ``open`` says what it waits for, ``exit`` is lbctl's exit code once it ended."""
+
+    id: str
+    command: str
+    by: str
+    reason: str
+    revision: int
+    started: float
+    services: tuple[str, ...] = ()
+    drains: tuple[tuple[str, str], ...] = ()
+    returns: tuple[tuple[str, str], ...] = ()
+    deadline: int | None = None
+    notes: tuple[str, ...] = ()
+    state: str = "running"  # running, done, failed, deadline, pending
+    open: tuple[str, ...] = ()
+    exit: int | None = None
+    ended: float | None = None
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(node for node, _ in (*self.drains, *self.returns)))
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operation is judged by."""
+
+    intent: Intent
+    observed: Observed
+    barriers: Mapping[str, dict[Key, Stream] | None]  # None: not taken yet
+    confirmed: int  # the newest revision that every worker was read back with
+    failures: tuple[str, ...]
+    now: float
+
+
+def begin(number: str, decision: Decision, revision: int, by: str, reason: str, now: float) -> Operation:
+    return Operation(
+        id=number,
+        command=decision.command,
+        by=by,
+        reason=reason,
+        revision=revision,
+        started=now,
+        services=decision.services,
+        drains=decision.drains,
+        returns=decision.returns,
+        notes=decision.notes,
+        deadline=decision.deadline,
+    )
+
+
+def judge(operation: Operation, at: Situation) -> Operation:
+    """The operation as it stands: still running with what is open, or ended."""
+    if operation.state != "running":
+        return operation
+    if not at.observed.up:
+        why = (f"{at.observed.error}; it will be in force the moment HAProxy starts",)
+        return _end(operation, "pending", Exit.NOT_YET_IN_FORCE, why, at)
+    waiting = _unconfirmed(operation, at) or (*_requests(operation, at), *_drains(operation, at))
+    returning, gave_up = _returns(operation, at)
+    if gave_up:
+        return _end(operation, "deadline", Exit.DEADLINE, gave_up, at)
+    waiting = (*waiting, *returning)
+    if not waiting:
+        return _end(operation, "done", Exit.DONE, (), at)
+    kills = any(d.kill for n, s in operation.drains if (d := at.intent.drains.get(n, {}).get(s)))
+    if operation.deadline is not None and at.now >= operation.deadline + (GRACE if kills or returning else 0):
+        return _end(operation, "deadline", Exit.DEADLINE, waiting, at)
+    return replace(operation, open=waiting)
+
+
+def _end(operation: Operation, state: str, code: Exit, waiting: tuple[str, ...], at: Situation) -> Operation:
+    return replace(operation, state=state, exit=int(code), open=waiting, ended=at.now)
+
+
+def _unconfirmed(operation: Operation, at: Situation) -> tuple[str, ...]:
+    if at.confirmed >= operation.revision:
+        return ()
+    return at.failures or ("not every worker of HAProxy was read back yet: a reload is under way",)
+
+
+def _requests(operation: Operation, at: Situation) -> list[str]:
+    """What the barrier of a closing service still holds."""
+    lines = []
+    for name in operation.services:
+        service = at.intent.services.get(name)
+        if service is None or service.effective(at.now) is Mode.UP:
+            continue
+        held = at.barriers.get(name)
+        if held is None:
+            lines.append(f"{name}: its requests have not been counted yet")
+            continue
+        places: dict[str, int] = {}
+        for stream in held.values():
+            place = f"{stream.backend}/{stream.server}" if stream.server not in ("", "<NONE>") else stream.backend
+            old = "" if stream.pid == at.observed.pid else f" in old worker {stream.pid}"
+            places[place + old] = places.get(place + old, 0) + 1
+        lines += [f"{name}: {place}: {_requests_of(n)} from before" for place, n in sorted(places.items())]
+    return lines
+
+
+def _drains(operation: Operation, at: Situation) -> list[str]:
+    lines = []
+    for node, name in operation.drains:
+        drain = at.intent.drains.get(node, {}).get(name)
+        for held in drain.servers if drain else ():
+            if count := at.observed.sessions(held.ref):
+                old = [w.pid for w in at.observed.old_workers or () if w.sessions.get(held.ref)]
+                where = f", old worker {', '.join(map(str, old))}" if old else ""
+                lines.append(f"{name}: {held.ref}: {_requests_of(count)} open{where}")
+        if drain and drain.end_in_maint and not lines:
+            lines.append(f"{name}: going to maint")
+    return lines
+
+
+def _returns(operation: Operation, at: Situation) -> tuple[list[str], tuple[str, ...]]:
+    """(what is open, why it was given up)."""
+    lines, gave_up = [], []
+    for node, name in operation.returns:
+        drain = at.intent.drains.get(node, {}).get(name)
+        if drain is None:
+            continue
+        for held in drain.servers:
+            seen = at.observed.server(held.ref)
+            if seen is None or not seen.checked or held.foreign:
+                continue
+            if drain.phase is Phase.HELD:
+                gave_up.append(f"{name}: {held.ref}: stays drained, its health is {seen.health}")
+            elif drain.phase is Phase.RETURNING:
+                lines.append(f"{name}: {held.ref}: waiting for its health checks, now {seen.health}")
+        if drain.phase is Phase.HELD and not gave_up:
+            gave_up.append(f"{name}: stays drained on {node}: another server of the node did not get well")
+        elif drain.phase is Phase.RELEASED or (drain.phase is Phase.RETURNING and not lines):
+            lines.append(f"{name}: taking traffic again on {node}")
+    return lines, tuple(gave_up)
+
+
+def _requests_of(count: int) -> str:
+    return f"{count} request{'' if count == 1 else 's'}"

@@ -1,0 +1,153 @@
+"""``lbctl status``: what is, and why, as the JSON of DESIGN §6. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import __version__, guard
+from .barrier import Key
+from .model import Admin, Drain, Health, Held, Intent, Mode, NodeState, Observed, Phase, Ref, Stream
+from .topology import Topology
+
+
+def guard_state(topology: Topology, observed: Observed) -> str:
+    """``present``, ``missing`` (somewhere it should be) or ``old``."""
+    versions = [observed.backends[b].guard for s in topology.services.values() for b in s.http]
+    if observed.table is None or not versions or None in versions:
+        return "missing"
+    return "old" if any(v is not None and v < guard.VERSION for v in versions) else "present"
+
+
+def node_state(node: str, intent: Intent, observed: Observed) -> NodeState:
+    """The servers that are held decide: drained once none has a request open."""
+    drains = intent.drains.get(node, {})
+    held = [h for d in drains.values() if d.phase is not Phase.RELEASED for h in d.servers]
+    if not drains or not held:
+        return NodeState.READY
+    busy = any(observed.sessions(h.ref) for h in held)
+    out = all(s is None or s.admin is not Admin.READY for s in (observed.server(h.ref) for h in held))
+    return NodeState.DRAINED if out and not busy else NodeState.DRAINING
+
+
+def sessions_of(refs: tuple[Ref, ...], observed: Observed) -> int:
+    return sum(observed.sessions(ref) for ref in refs)
+
+
+def quiesced(name: str, intent: Intent, barriers: Mapping[str, dict[Key, Stream] | None], now: float) -> bool:
+    """No request that the mode would refuse is held by any worker; an open service has none to wait for."""
+    service = intent.services.get(name)
+    if service is None or service.effective(now) is Mode.UP:
+        return False
+    return barriers.get(name) == {}
+
+
+def status(
+    node: str,
+    topology: Topology,
+    intent: Intent,
+    observed: Observed,
+    barriers: Mapping[str, dict[Key, Stream] | None],
+    *,
+    in_sync: bool,
+    trouble: str,
+    now: float,
+) -> dict[str, Any]:
+    """The whole answer of ``GET /v1/status``."""
+    old = observed.old_workers
+    held, owner = intent.held(), topology.owner
+    names = [*topology.services, *(n for n in intent.services if n not in topology.services)]
+    nodes = [*topology.nodes, *(n for n in intent.drains if n not in topology.nodes)]
+    return {
+        "node": node,
+        "version": __version__,
+        "revision": intent.revision,
+        "trouble": trouble,
+        "haproxy": {
+            "up": observed.up,
+            "version": observed.version,
+            "pid": observed.pid,
+            "old_workers": len(old) if old is not None else None,
+            "in_sync": in_sync,
+            "guard": guard_state(topology, observed),
+            "error": observed.error,
+        },
+        "services": [_service(n, topology, intent, held, owner, observed, barriers, now) for n in names],
+        "nodes": [_node(n, topology, intent, observed) for n in nodes],
+    }
+
+
+def _service(
+    name: str,
+    topology: Topology,
+    intent: Intent,
+    held: Mapping[Ref, tuple[str, str, Drain, Held]],
+    owner: Mapping[Ref, str],
+    observed: Observed,
+    barriers: Mapping[str, dict[Key, Stream] | None],
+    now: float,
+) -> dict[str, Any]:
+    known = topology.services.get(name)
+    asked = intent.services.get(name)
+    mode = asked.effective(now) if asked else Mode.UP
+    servers = [
+        _server(Ref(b, s), held, owner, observed)
+        for b in (known.backends if known else ())
+        for s in (observed.backends[b].servers if b in observed.backends else ())
+    ]
+    return {
+        "name": name,
+        "mode": mode,
+        "scheduled": asked.mode if asked and mode is Mode.UP else None,
+        "start": asked.start if asked else None,
+        "until": asked.until if asked else None,
+        "reason": asked.reason if asked else "",
+        "by": asked.by if asked else "",
+        "sessions": sum(s["sessions"] for s in servers),
+        "quiesced": quiesced(name, intent, barriers, now),
+        "orphan": known is None or bool(known.missing and asked),
+        "frontends": list(known.config.frontends) if known else [],
+        "tcp": list(known.tcp) if known else [],
+        "missing": list(known.missing) if known else [],
+        "servers": servers,
+    }
+
+
+def _server(
+    ref: Ref,
+    held: Mapping[Ref, tuple[str, str, Drain, Held]],
+    owner: Mapping[Ref, str],
+    observed: Observed,
+) -> dict[str, Any]:
+    seen = observed.server(ref)
+    entry = held.get(ref)
+    return {
+        "backend": ref.backend,
+        "server": ref.server,
+        "node": owner.get(ref),
+        "admin": seen.admin if seen else Admin.READY,
+        "health": seen.health if seen else Health.NONE,
+        "sessions": observed.sessions(ref),
+        "foreign": bool(seen and seen.admin is not Admin.READY and (entry is None or entry[3].foreign is not None)),
+    }
+
+
+def _node(name: str, topology: Topology, intent: Intent, observed: Observed) -> dict[str, Any]:
+    drains = intent.drains.get(name, {})
+    first = min(drains.values(), key=lambda d: d.since, default=None)
+    deadlines = [d.deadline for d in drains.values() if d.deadline is not None]
+    orphans = [str(h.ref) for d in drains.values() for h in d.servers if observed.up and not observed.server(h.ref)]
+    held = tuple(h.ref for d in drains.values() for h in d.servers)
+    state = node_state(name, intent, observed)
+    return {
+        "name": name,
+        "state": state,
+        "since": first.since if first else None,
+        "deadline": max(deadlines) if deadlines and state is NodeState.DRAINING else None,
+        "sessions": sessions_of(tuple(dict.fromkeys((*topology.nodes.get(name, ()), *held))), observed),
+        "reason": first.reason if first else "",
+        "by": first.by if first else "",
+        "services": sorted(drains),
+        "returning": any(d.phase is Phase.RETURNING for d in drains.values()),
+        "orphans": orphans,
+    }

@@ -1,0 +1,85 @@
+"""Which backends a service owns and which servers a node has: the configuration laid over what HAProxy runs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from . import presets
+from .config import Config, ServiceConfig
+from .model import BackendSeen, Ref
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    config: ServiceConfig
+    http: tuple[str, ...]  # backends that can carry a guard
+    tcp: tuple[str, ...]  # backends that can only be drained
+    missing: tuple[str, ...]  # configured, but not in the running HAProxy
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What a mode of this service is looked up by (DESIGN §4)."""
+        places = self.config.frontends
+        return tuple(f"{place}/{b}" for b in self.http for place in places) if places else self.http
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        return (*self.http, *self.tcp)
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True):
+    services: dict[str, Service]
+    nodes: dict[str, tuple[Ref, ...]]
+
+    @property
+    def owner(self) -> dict[Ref, str]:
+        """Server → its node."""
+        return {ref: node for node, refs in self.nodes.items() for ref in refs}
+
+    def node_services(self, node: str) -> dict[str, tuple[Ref, ...]]:
+        """The services that have servers on ``node``: name → servers."""
+        mine = self.nodes.get(node, ())
+        found = {
+            name: tuple(ref for ref in mine if ref.backend in service.backends)
+            for name, service in self.services.items()
+        }
+        return {name: refs for name, refs in found.items() if refs}
+
+
+def topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
+    """Services and nodes; those that are not configured are discovered in ``seen``."""
+    configured = config.services or {
+        name: ServiceConfig(backends=(name,), preset=presets.default_for(name))
+        for name, backend in sorted(seen.items())
+        if backend.http and backend.servers
+    }
+    services = {
+        name: Service(
+            name=name,
+            config=service,
+            http=tuple(b for b in service.backends if b in seen and seen[b].http),
+            tcp=tuple(b for b in service.backends if b in seen and not seen[b].http),
+            missing=tuple(b for b in service.backends if b not in seen),
+        )
+        for name, service in configured.items()
+    }
+    refs = [
+        Ref(b, server)
+        for b in dict.fromkeys(b for s in services.values() for b in s.backends)
+        for server in seen[b].servers
+    ]
+    if not config.nodes:
+        names = dict.fromkeys(ref.server for ref in refs)
+        nodes = {name: tuple(ref for ref in refs if ref.server == name) for name in sorted(names)}
+    else:
+        nodes = {
+            name: tuple(
+                ref
+                for ref in refs
+                if ref.server in node.servers or seen[ref.backend].servers[ref.server].address in node.addresses
+            )
+            for name, node in config.nodes.items()
+        }
+    return Topology(services=services, nodes=nodes)
