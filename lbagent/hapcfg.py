@@ -174,6 +174,8 @@ def _parse(index: int, text: str, defaults: _Defaults) -> list[Section]:
         elif found:
             for section in current:
                 section.body.append(line)
+    if growing and growing.header.depth < len(conditionals):
+        _drop_open_conditional(growing)
     return out
 
 
@@ -191,7 +193,7 @@ def _section(index: int, line: Line, defaults: _Defaults) -> Section:
 
 
 def _drop_open_conditional(section: Section) -> None:
-    """The next section begins inside an ``.if`` that began in this one: this one's region ends above it."""
+    """The next section, or the file's end, comes inside an ``.if`` that began in this one: its region ends above."""
     while True:
         line = section.region.pop()
         if line.depth == section.header.depth and line.words[:1] == (".if",):

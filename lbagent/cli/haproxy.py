@@ -49,18 +49,18 @@ def adopt(files: tuple[Path, ...], write: bool, output: Path | None, removing: b
     config = _config(config_path)
     paths = _paths(files)
     old = [(str(path), _read(path)) for path in paths]
-    notes, problems, new = _adopted(old, config, removing)
-    _say(problems)
-    changes = _changes(old, new, output)
+    result = _adopted(old, config, removing)
+    _say(result.problems)
+    changes = _changes(old, result.files, output)
     if write or output:
-        done = _write(changes, config, removing, keep_owner=output is None)
+        done = bool(_write(changes, config, keep_owner=output is None))
     else:
-        click.echo(_encode(adoption.diff(old, new)), nl=False)
+        click.echo(_encode(adoption.diff(old, result.files)), nl=False)
         done = any(change.pending for change in changes)
         if done:
             _rehearse(changes, config)
-    _say(f"note: {note}" for note in notes if done)
-    if problems:
+    _say(f"note: {note}" for note in result.notes if done or not result.guarded)
+    if result.problems:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
@@ -118,19 +118,13 @@ def _read(path: Path) -> str:
         _fail(Exit.FAILED, [f"{path}: {error.strerror}"])
 
 
-def _adopted(
-    old: Sequence[File], config: Config, removing: bool
-) -> tuple[Sequence[str], Sequence[str], Sequence[File]]:
-    """Notes, problems, and the new texts."""
+def _adopted(old: Sequence[File], config: Config, removing: bool) -> adoption.Adopted:
     try:
-        if removing:
-            return (), (), adoption.remove(old)
-        result = adoption.adopt(old, config)
+        return adoption.Adopted(adoption.remove(old), ()) if removing else adoption.adopt(old, config)
     except blocks.Damaged as error:
         _fail(Exit.FAILED, [str(error)])
     except adoption.CannotAdopt as error:
         _fail(Exit.REFUSED, error.problems)
-    return result.notes, result.problems, result.files
 
 
 # ----------------------------------------------------------------------------------------------- out
@@ -148,18 +142,18 @@ def _changes(old: Sequence[File], new: Sequence[File], output: Path | None) -> l
     return out
 
 
-def _write(changes: Sequence[Change], config: Config, removing: bool, keep_owner: bool) -> list[Path]:
+def _write(changes: Sequence[Change], config: Config, keep_owner: bool) -> list[Path]:
     """What was written."""
     created: list[Path] = []
     try:
         try:
-            created += [] if removing else lay_down(config)
+            created += lay_down(config) if _guarded(change.new for change in changes) else []
             for folder in {change.target.parent for change in changes}:
                 folder.mkdir(parents=True, exist_ok=True)
             written = put(changes, config, keep_owner)
         except BaseException:
             # Where a guard is in force already, HAProxy cannot start without these files.
-            if not adoption.guards([("", change.old.decode("utf-8", "surrogateescape")) for change in changes]):
+            if not _guarded(change.old for change in changes):
                 take_up(created)
             raise
     except Rejected as error:
@@ -176,6 +170,10 @@ def _write(changes: Sequence[Change], config: Config, removing: bool, keep_owner
     if written and keep_owner:
         click.echo("reload HAProxy to put it into force")
     return written
+
+
+def _guarded(texts: Iterable[bytes]) -> bool:
+    return bool(adoption.guards([("", text.decode("utf-8", "surrogateescape")) for text in texts]))
 
 
 def _rehearse(changes: Sequence[Change], config: Config) -> None:
