@@ -58,6 +58,7 @@ class Agent:
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._moved = asyncio.Condition()
+        self.looked = asyncio.Event()  # HAProxy was asked at least once
         self._proved: set[Ref] = set()
         self._barriers: dict[str, dict[Key, Stream] | None] = {}
         self._known = False  # the intent was read or rebuilt
@@ -112,6 +113,7 @@ class Agent:
             self.failures = ("lbagent met a defect, its log has the details; what is in force stays",)
             log.exception("tick failed")
         self.durations.append(time.monotonic() - started)
+        self.looked.set()
         await self._judge()
 
     async def _see(self) -> None:

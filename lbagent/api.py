@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ from .operations import Operation
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 1024  # bytes
+FIRST_LOOK = 3.0  # seconds that a status waits for an agent that has just started
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -88,6 +90,8 @@ class Api:
     # -------------------------------------------------------------------------------------------- calls
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
+        with contextlib.suppress(TimeoutError):  # whoever wakes the agent through its socket is early
+            await asyncio.wait_for(self._agent.looked.wait(), FIRST_LOOK)
         return _json(self._agent.status())
 
     async def _changes(self, request: web.Request) -> web.StreamResponse:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import files, guard
+from . import adopt, files, guard
 from .config import HAProxyConfig
 from .errors import HAProxyDown, HAProxyError
 from .haproxy import AdminSocket, Channel, Facts, batch, observe, perform, streams
@@ -23,6 +24,8 @@ from .model import (
     WriteFile,
 )
 from .workers import Master, WorkerChannel
+
+log = logging.getLogger(__name__)
 
 FILES = (guard.MAP, *guard.LISTS, guard.PAGE, guard.ERRORFILE, guard.STATE)
 
@@ -40,7 +43,7 @@ class Balancer:
         """HAProxy and its files as they are; never raises for an HAProxy that is down or talks nonsense."""
         on_disk = files.read_all(Path(self._config.state_dir), FILES)
         try:
-            seen, self._facts = observe(self._admin, self._config.seen_dir, self._facts)
+            seen, self._facts = observe(self._admin, self._config.seen_dir, self._facts, self._sticky)
             old = self._old_workers(seen.pid)
         except HAProxyError as error:
             return self._down(on_disk, error.message)
@@ -58,6 +61,20 @@ class Balancer:
             old_workers=old,
             files=on_disk,
         )
+
+    def _sticky(self) -> frozenset[str]:
+        """Backends that the configuration makes sticky: a stick rule on another backend's table shows nowhere else."""
+        texts = []
+        for name in self._config.config:
+            path = Path(name)
+            with contextlib.suppress(OSError):
+                for file in sorted(path.glob("*.cfg")) if path.is_dir() else [path]:
+                    texts.append((str(file), file.read_bytes().decode("utf-8", "surrogateescape")))
+        try:
+            return adopt.read(texts).sticky
+        except adopt.CannotAdopt as error:
+            log.warning("HAProxy's configuration: %s", error)
+            return frozenset()
 
     def _down(self, on_disk: dict[str, str], why: str) -> Observed:
         return Observed(up=False, backends=self._backends, frontends=self._frontends, files=on_disk, error=why)

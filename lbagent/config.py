@@ -110,7 +110,8 @@ def parse(text: str) -> Config:
     """The configuration in ``text``; ConfigError with every problem at once."""
     try:
         tree = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 a SafeLoader that refuses repeated keys
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # PyYAML raises the latter ones for a tag on a value that does not fit it, such as `!!int ""`.
         raise ConfigError([f"$: not YAML: {' '.join(str(error).split())}"]) from error
     problems: list[str] = []
     root = _Section(problems, "$", tree if tree is not None else {})
@@ -128,7 +129,7 @@ def parse(text: str) -> Config:
     root.done()
     _one_owner(config, problems)
     if problems:
-        raise ConfigError(sorted(problems))
+        raise ConfigError(sorted(set(problems)))
     return config
 
 
@@ -279,7 +280,7 @@ class _Section:
             except _Bad as bad:
                 self._problems.append(f"{self._path}.{key}: {bad.problems[0][1]}")
             else:
-                yield name, _Section(self._problems, f"{self._path}.{key}.{name}", value or {})
+                yield name, _Section(self._problems, f"{self._path}.{key}.{name}", value if value is not None else {})
 
     def done(self) -> None:
         unknown = [key for key in self._tree if key not in self._known]
@@ -295,6 +296,8 @@ class _Bad(Exception):
 
 
 def _what(value: object) -> str:
+    if isinstance(value, int) and abs(value) >= 10**100:
+        return "a number too large"
     return {
         dict: "a mapping",
         list: "a list",
@@ -305,8 +308,10 @@ def _what(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str):
         raise _Bad(("", f"expected a string, got {_what(value)}"))
+    if not value:
+        raise _Bad(("", "is empty"))
     if any(ord(c) < 32 or ord(c) == 127 for c in value):
         raise _Bad(("", "holds a control character"))
     return value
@@ -330,21 +335,25 @@ def _frontend(value: object) -> str:
 
 def _address(value: object) -> str:
     try:
-        return str(ipaddress.ip_address(_text(value)))
+        if "%" in (text := _text(value)):  # a zone may hold any character, and HAProxy shows none
+            raise ValueError
+        return str(ipaddress.ip_address(text))
     except ValueError:
         raise _Bad(("", f"{value!r} is not an IP address")) from None
 
 
 def _network(value: object) -> str:
     try:
-        return str(ipaddress.ip_network(_text(value)))
+        if "%" in (text := _text(value)):
+            raise ValueError(f"{value!r} is not an IP network")
+        return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise _Bad(("", str(error))) from None
 
 
 def _listen(value: object) -> str:
     host, colon, port = _text(value).rpartition(":")
-    if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535 or not host:
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535 or not host or " " in host:
         raise _Bad(("", f"{value!r} is not ADDRESS:PORT"))
     return str(value)
 

@@ -28,7 +28,7 @@ LISTS = (ALLOW, DENY, PROBES, NETWORKS, DIGESTS)
 PAGE, ERRORFILE, STATE = "page-v1.html", "503-v1.http", "servers.state"
 
 FAR = 9999999999  # a start that never comes: for entries that only say "look for a narrower key"
-TRICKS = r"/.*(//|/\.\.?(/|$)|;|\\|%|\?)"
+TRICKS = r"(/.*)?(//|/\.\.?(/|$)|;|\\|%|\?)"
 """In a decoded path: what two parsers may read differently. Refused on GET too where a deny list exists."""
 
 HEADER_V1 = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from haproxyadmin import haproxy as admin
@@ -150,8 +150,16 @@ class Facts:
         self.pid, self.guards, self.tables = pid, guards, tables
 
 
-def observe(channel: Channel, seen_dir: str, facts: Facts | None) -> tuple[Seen, Facts]:
-    """One look at a worker. Pass the last look's facts: they are asked for again when the pid changes."""
+def observe(
+    channel: Channel,
+    seen_dir: str,
+    facts: Facts | None,
+    sticky: Callable[[], frozenset[str]] = frozenset,
+) -> tuple[Seen, Facts]:
+    """One look at a worker. Pass the last look's facts: they are asked for again when the pid changes.
+
+    ``sticky`` names backends that are sticky by other evidence than the worker's own.
+    """
     commands = ["show info", "show servers state", "show stat -1 7 -1", f"show map {seen_dir}/{guard.MAP}"]
     commands += [f"show acl {seen_dir}/{name}" for name in guard.LISTS]
     info, state, stat, table, *lists = batch(channel, commands)
@@ -159,7 +167,7 @@ def observe(channel: Channel, seen_dir: str, facts: Facts | None) -> tuple[Seen,
     described = dict(line.partition(": ")[::2] for line in info)
     out.pid, out.version = int(described["Pid"]), described["Version"].split("-")[0]
     if facts is None or facts.pid != out.pid:
-        facts = Facts(out.pid, _guards(channel), _tables(channel))
+        facts = Facts(out.pid, _guards(channel), _tables(channel) | sticky())
     out.table = _pairs(table)
     out.lists = {
         name: tuple(value for value, _ in pairs)

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
+LARGEST_OPTION = 1024  # bytes that Python reads of a socket option: 256 groups; a user of more shows none of them
 NOBODY = 4294967295  # an unset login uid
 
 
@@ -31,7 +32,7 @@ def of(connection: socket.socket) -> Peer:
     pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     gids = {gid}
     with contextlib.suppress(OSError):
-        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 1024)
+        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, LARGEST_OPTION)
         gids |= set(struct.unpack(f"{len(raw) // 4}I", raw))
     user = _user(uid)
     login = _login(pid)

@@ -14,9 +14,20 @@ DEFAULT = "default"
 
 METHOD_AND_PATH = re.compile(r"(\(?[A-Z][A-Z|]*\)?) /[!-~]*")
 
-OTHER_ENGINES = re.compile(r"\(\?|\\[A-Za-z0-9]|[*+?}][+?]|\{\d*(\d{4}|[3-9]\d\d|2[6-9]\d|25[6-9])")
-"""What PCRE, POSIX and Python read differently, or one of them refuses: a pattern that HAProxy cannot
-compile would keep it from starting."""
+_COUNT = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+
+ALIKE = re.compile(
+    r"(?:"
+    r"\\[!-&(-/:;=?@[-_{-~]"  # an escaped mark; before letters, digits and <>`' a backslash means other things
+    r"|\[\^?\]?[^]\[\\]*\]"  # a set; a backslash or a bracket in it is read in three ways
+    rf"|\{{{_COUNT}(?:,{_COUNT}?)?\}}"
+    r"|\((?!\?)|[^\\\[{(]"
+    r")*"
+)
+"""What PCRE2, POSIX and Python read alike: a pattern that HAProxy cannot compile would keep it from starting."""
+
+NOT_ALIKE = re.compile(r"[*+?}][+?]|\[[^]]*(?:--|&&|~~|\|\|)")
+"""Lazy and possessive repeats; in a set what Python will read as an operation on sets."""
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,8 +70,8 @@ def rule_problem(rule: str) -> str | None:
     """
     if not METHOD_AND_PATH.fullmatch(rule):
         return f"{rule!r} is not METHOD path, such as POST /v3/auth/tokens (the path is a regex, no blanks)"
-    if OTHER_ENGINES.search(rule):
-        return f"{rule!r}: no (?…), no \\ before a letter or digit, no lazy or possessive, no {{n}} over 255"
+    if not ALIKE.fullmatch(rule) or NOT_ALIKE.search(rule):
+        return f"{rule!r}: no (?…), no \\ before a letter, digit or in […], no lazy or possessive, no {{n}} over 255"
     try:
         re.compile(rule)
     except (re.error, RecursionError, OverflowError) as error:

@@ -90,16 +90,17 @@ def enter(
 
 def wait(client: Client, operation: dict[str, Any], body: dict[str, Any], quiet: bool) -> dict[str, Any]:
     """Follow an operation to its end; when the agent restarts meanwhile, ask again (a repeated change is harmless)."""
-    show = Progress(quiet)
-    with show:
-        while operation["state"] == "running":
-            show(operation["open"])
+    with Progress(quiet) as show:
+        now = operation
+        while now["state"] == "running":
+            show(now["open"])
             try:
-                for operation in client.follow(operation["id"]):
-                    show(operation["open"])
+                for later in client.follow(now["id"]):
+                    now = later
+                    show(now["open"])
             except (NoAgent, Refused):
-                operation = _again(client, body)
-    return operation
+                now = _again(client, body)
+    return now
 
 
 def _again(client: Client, body: dict[str, Any]) -> dict[str, Any]:

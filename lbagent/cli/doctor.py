@@ -1,0 +1,60 @@
+"""``lbctl doctor``: what is not right, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import msgspec
+
+from ..client import Client, NoAgent, NotPermitted, Refused
+from ..config import DEFAULT_PATH, Config, ConfigError, load, parse
+from ..doctor import Finding, examine
+from ..errors import Exit
+
+COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "wrong": "red"}
+
+
+@click.command()
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    envvar="LBAGENT_CONFIG",
+    help=f"The configuration file.  [default: {DEFAULT_PATH}]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.pass_obj
+def doctor(socket: str, path: Path | None, as_json: bool) -> None:
+    """Check HAProxy's version and socket, guard, maps, state file, permissions; say how to mend each."""
+    try:
+        config = load(path or DEFAULT_PATH) if path or DEFAULT_PATH.exists() else parse("")
+    except ConfigError as error:
+        findings = [Finding("wrong", "configuration", problem) for problem in error.problems]
+    else:
+        findings = [*examine(config), _agent(socket, config)]
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(findings)))
+    else:
+        for finding in findings:
+            verdict = click.style(f"{finding.verdict:8}", fg=COLOURS[finding.verdict])
+            click.echo(f"{verdict} {finding.about}: {finding.found}")
+            if finding.mend:
+                click.echo(f"         → {finding.mend}")
+    if any(finding.verdict == "wrong" for finding in findings):
+        raise click.exceptions.Exit(int(Exit.FAILED))
+
+
+def _agent(socket: str, config: Config) -> Finding:
+    try:
+        status = Client(socket).get("/v1/status")
+    except (NoAgent, NotPermitted, Refused) as error:
+        return Finding("wrong", "agent", str(error))
+    if status["trouble"]:
+        return Finding("wrong", "agent", status["trouble"])
+    if not status["haproxy"]["in_sync"]:
+        return Finding(
+            "warning", "agent", "HAProxy is not in sync with the intent", "lbctl status; journalctl -u lbagent"
+        )
+    return Finding("ok", "agent", f"{status['version']} on {config.node}, in sync, revision {status['revision']}")

@@ -1,0 +1,194 @@
+"""``lbctl doctor``: looks at HAProxy, its configuration and lbagent's files, and says how to mend what is not right."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from . import adopt, guard
+from .adopt import Reading
+from .balancer import FILES, Balancer
+from .config import Config
+from .errors import HAProxyError
+from .haproxy import AdminSocket
+from .model import Observed
+from .topology import Topology, topology
+from .workers import Master
+
+OLDEST = (2, 4)
+
+Verdict = Literal["ok", "note", "warning", "wrong"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One check: what was looked at, what was found, and the mend where one is needed."""
+
+    verdict: Verdict
+    about: str
+    found: str
+    mend: str = ""
+
+
+def examine(config: Config) -> list[Finding]:
+    """Every check, whatever the ones before it found."""
+    balancer = Balancer(config.haproxy)
+    observed = balancer.observe()
+    reading, findings = read_configuration(config)
+    findings = [*_haproxy(config, observed), *findings]
+    if observed.up:
+        known = topology(config, observed.backends)
+        findings += _guard(config, observed, known, reading)
+        findings += _services(config, observed, known)
+    if reading is not None:
+        findings += _settings(config, reading)
+    return [*findings, *_state_dir(config), _master(config)]
+
+
+def read_configuration(config: Config) -> tuple[Reading | None, list[Finding]]:
+    """HAProxy's configuration files, None with the reason when they cannot be read."""
+    texts = []
+    for name in config.haproxy.config:
+        path = Path(name)
+        try:
+            for file in sorted(path.glob("*.cfg")) if path.is_dir() else [path]:
+                texts.append((str(file), file.read_bytes().decode("utf-8", "surrogateescape")))
+        except OSError as error:
+            mend = "name the files in haproxy.config, and let lbagent's user read them"
+            return None, [Finding("warning", "configuration", f"{name} cannot be read: {error.strerror}", mend)]
+    try:
+        return adopt.read(texts), []
+    except adopt.CannotAdopt as error:
+        return None, [Finding("wrong", "configuration", problem, "") for problem in error.problems]
+
+
+def _haproxy(config: Config, observed: Observed) -> list[Finding]:
+    path = config.haproxy.socket
+    if not observed.up:
+        mend = f"is HAProxy running, does it have `stats socket {path} level admin`, may this user connect to it?"
+        return [Finding("wrong", "runtime socket", observed.error, mend)]
+    findings = []
+    try:
+        level = " ".join(AdminSocket(path).run("show cli level")).strip()
+    except HAProxyError as error:
+        level = error.message
+    if level == "admin":
+        findings.append(Finding("ok", "runtime socket", f"{path}, level admin"))
+    else:
+        mend = f"write `level admin` behind `stats socket {path}` in HAProxy's global section and reload"
+        findings.append(Finding("wrong", "runtime socket", f"{path} has level {level}", mend))
+    version = tuple(int(part) for part in observed.version.split(".")[:2] if part.isdigit())
+    if version >= OLDEST:
+        findings.append(Finding("ok", "version", f"HAProxy {observed.version}"))
+    else:
+        findings.append(Finding("wrong", "version", f"HAProxy {observed.version}", "2.4 or newer is needed"))
+    return findings
+
+
+def _guard(config: Config, observed: Observed, known: Topology, reading: Reading | None) -> list[Finding]:
+    findings = []
+    files = " ".join(config.haproxy.config)
+    wanted = [b for s in known.services.values() for b in s.http]
+    bare = [b for b in wanted if observed.backends[b].guard is None]
+    old = [b for b in wanted if (v := observed.backends[b].guard) is not None and v < guard.VERSION]
+    written = reading.guards if reading else {}
+    unloaded = [b for b in bare if b in written]
+    absent = [b for b in bare if b not in written]
+    if unloaded:
+        mend = "reload HAProxy"
+        findings.append(Finding("wrong", "guard", f"in the file but not running: {', '.join(unloaded)}", mend))
+    if absent:
+        mend = f"lbctl haproxy adopt {files} --write, then reload HAProxy"
+        findings.append(Finding("wrong", "guard", f"missing in {', '.join(absent)}", mend))
+    if old:
+        mend = f"lbctl haproxy adopt {files} --write, then reload HAProxy, at leisure"
+        findings.append(Finding("warning", "guard", f"an older version in {', '.join(old)}; it goes on working", mend))
+    if wanted and not bare and not old:
+        findings.append(Finding("ok", "guard", f"in every backend of every service ({len(wanted)})"))
+    if reading is not None and reading.dirs - {config.haproxy.seen_dir}:
+        others = ", ".join(sorted(reading.dirs - {config.haproxy.seen_dir}))
+        mend = "adopt again, or set haproxy.state_dir (in a container: state_dir_in_haproxy) to that folder"
+        findings.append(Finding("wrong", "guard", f"reads {others}, lbagent writes {config.haproxy.seen_dir}", mend))
+    unread = [n for n in guard.LISTS if n not in observed.lists] + ([guard.MAP] if observed.table is None else [])
+    if wanted and len(bare) < len(wanted):
+        if unread:
+            mend = "HAProxy loads them from the guard's lines: adopt again and reload"
+            findings.append(Finding("wrong", "maps", f"not loaded: {', '.join(unread)}", mend))
+        else:
+            findings.append(Finding("ok", "maps", f"the map and {len(guard.LISTS)} lists are loaded"))
+    return findings
+
+
+def _services(config: Config, observed: Observed, known: Topology) -> list[Finding]:
+    findings = []
+    source = "configured" if config.services else "discovered"
+    named = ", ".join(f"{n} ({', '.join(s.backends)})" for n, s in known.services.items()) or "none"
+    findings.append(Finding("ok" if known.services else "warning", "services", f"{source}: {named}"))
+    findings.append(Finding("ok" if known.nodes else "warning", "nodes", ", ".join(known.nodes) or "none"))
+    for name, service in known.services.items():
+        if service.missing:
+            mend = f"mend $.services.{name}.backends, or HAProxy's configuration"
+            findings.append(Finding("wrong", "services", f"{name}: not in HAProxy: {', '.join(service.missing)}", mend))
+        absent = [f for f in service.config.frontends if f.partition("@")[0] not in observed.frontends]
+        if absent:
+            mend = f"mend $.services.{name}.frontends"
+            findings.append(Finding("wrong", "services", f"{name}: no such frontend: {', '.join(absent)}", mend))
+        if service.tcp:
+            findings.append(Finding("note", "services", f"{name}: mode tcp, drain only: {', '.join(service.tcp)}"))
+    owned = {b for s in known.services.values() for b in s.backends}
+    strays = [n for n, b in observed.backends.items() if b.http and b.servers and n not in owned]
+    if strays:
+        mend = "no mode and no drain touches them; list them under services if they should be part of it"
+        findings.append(Finding("note", "services", f"http backends that no service owns: {', '.join(strays)}", mend))
+    return findings
+
+
+def _settings(config: Config, reading: Reading) -> list[Finding]:
+    findings = []
+    ours = f"{config.haproxy.seen_dir}/{guard.STATE}"
+    if reading.state_file == ours:
+        findings.append(Finding("ok", "server-state file", ours))
+    else:
+        mend = "lbctl haproxy adopt names it in the global section; without it a reload of HAProxy ends every drain"
+        findings.append(Finding("wrong", "server-state file", reading.state_file or "none is named", mend))
+    if reading.hard_stop_after:
+        findings.append(Finding("ok", "hard-stop-after", reading.hard_stop_after))
+    else:
+        mend = "write e.g. `hard-stop-after 30m` into HAProxy's global section"
+        findings.append(
+            Finding("note", "hard-stop-after", "not set: a worker left over by a reload may live for ever", mend)
+        )
+    return findings
+
+
+def _state_dir(config: Config) -> list[Finding]:
+    folder = Path(config.haproxy.state_dir)
+    if not folder.is_dir():
+        mend = "lbctl haproxy adopt --write makes it, or start lbagent"
+        return [Finding("wrong", "state_dir", f"{folder} does not exist", mend)]
+    findings = []
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        mend = "lbagent puts them back within a second while it runs; HAProxy cannot start without them"
+        findings.append(Finding("wrong", "state_dir", f"missing in {folder}: {', '.join(missing)}", mend))
+    closed = [n for n in FILES if (folder / n).is_file() and not (folder / n).stat().st_mode & 0o004]
+    if closed or not folder.stat().st_mode & 0o001:
+        mend = f"chmod -R o+rX {folder}"
+        findings.append(Finding("warning", "state_dir", f"HAProxy may not read {', '.join(closed) or folder}", mend))
+    if not os.access(folder, os.W_OK):
+        findings.append(Finding("note", "state_dir", f"this user may not write {folder}; lbagent's has to"))
+    return findings or [Finding("ok", "state_dir", f"{folder}, {len(FILES)} files")]
+
+
+def _master(config: Config) -> Finding:
+    path = config.haproxy.master_socket
+    if path is None:
+        mend = "start HAProxy with -W -S /run/haproxy-master.sock,mode,660,group,haproxy and set haproxy.master_socket"
+        return Finding("note", "master socket", "none: workers left over by a reload cannot be seen", mend)
+    try:
+        current, old = Master(path).workers()
+    except HAProxyError as error:
+        return Finding("wrong", "master socket", error.message, "is HAProxy started with -W -S, may this user connect?")
+    return Finding("ok", "master socket", f"{path}: worker {current}, {len(old)} old")
