@@ -25,7 +25,7 @@ from .history import History
 from .life import advance
 from .model import Action, CutSessions, Intent, Mode, Observed, Phase, ProveHealth, Ref, Stream
 from .operations import Operation, Situation, begin, judge
-from .plan import desired, plan
+from .plan import Desired, desired, plan
 from .status import status
 from .store import Damaged, Store
 from .topology import Topology, topology
@@ -67,6 +67,8 @@ class Agent:
         self.topology: Topology = topology(config, {})
         self.operations: dict[str, Operation] = {}
         self.confirmed = -1
+        self._settled = False  # every worker was read at the last tick, and none had appeared meanwhile
+        self._wanted: Desired | None = None
         self.in_sync = False
         self.trouble = ""
         self.failures: tuple[str, ...] = ()
@@ -180,13 +182,15 @@ class Agent:
         """Perform the difference until there is none, and read back."""
         quiet = self.confirmed >= self.intent.revision and self.in_sync
         self.failures = ()
+        before = self._wanted
         for _ in range(ROUNDS):
             await self._advance()
+            self._settled = False
             actions = self._plan()
             if not actions:
                 break
             drift = [a for a in actions if not isinstance(a, CutSessions | ProveHealth)]
-            quiet = quiet and self.confirmed >= self.intent.revision
+            quiet = quiet and self.confirmed >= self.intent.revision and self._wanted == before
             if quiet and drift:
                 self.repaired += len(drift)
                 log.warning("repairing drift: %s", "; ".join(map(_describe, drift[:5])))
@@ -205,10 +209,11 @@ class Agent:
 
     def _plan(self) -> list[Action]:
         want = desired(self.config, self.intent, self.topology, self.observed, self._digest)
+        self._wanted = want
         return plan(want, self.intent, self.observed, self._proved, self._clock())
 
     async def _advance(self) -> None:
-        moved = advance(self.intent, self.observed, self._proved, self._clock())
+        moved = advance(self.intent, self.observed, self._proved, self._clock(), self._settled)
         if moved is not self.intent and moved != self.intent:
             held = {ref for ref, (_, _, d, _) in moved.held().items() if d.phase is Phase.RETURNING}
             self._proved &= held
@@ -219,10 +224,11 @@ class Agent:
         try:
             settled = await self._off_loop(self._balancer.settled, self.observed)
         except HAProxyError as error:
-            self.failures = (error.message,)
+            self.failures = (f"{error.message} (a reload may be under way)",)
             return
         if not settled:
             return
+        self._settled = True
         self.confirmed = self.intent.revision
         if self._pending_barriers():
             await self._barrier()
@@ -275,7 +281,10 @@ class Agent:
             before = self.intent
             if decision.intent != before:
                 await self._room_for(decision.intent)
-                self.intent = await self._store.swap(before.revision, decision.intent)
+                try:
+                    self.intent = await self._store.swap(before.revision, decision.intent)
+                finally:
+                    await self._off_loop(self._balancer.release)
                 self._forget_barriers(before, self.intent)
             number = f"{self.intent.revision}-{len(self.operations) + 1}-{int(now)}"
             operation = begin(number, decision, self.intent.revision, by, change.reason, now)
@@ -289,7 +298,7 @@ class Agent:
         """A disk that is full is found before the intent is stored, so that nothing is half done."""
         want = desired(self.config, intent, self.topology, self.observed, self._digest)
         try:
-            await self._off_loop(self._balancer.rehearse, want.files)
+            await self._off_loop(self._balancer.reserve, want.files)
         except OSError as error:
             raise StoreError(
                 f"{self.config.haproxy.state_dir} cannot be written, nothing was changed: {error.strerror}"
@@ -313,7 +322,7 @@ class Agent:
             intent=self.intent,
             observed=self.observed,
             barriers=self._barriers,
-            confirmed=self.confirmed,
+            confirmed=self.confirmed if self._settled else -1,
             failures=self.failures,
             now=self._clock(),
         )

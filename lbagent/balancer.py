@@ -8,9 +8,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from . import adopt, files, guard
 from .config import HAProxyConfig
-from .errors import HAProxyDown, HAProxyError
+from .errors import HAProxyError
 from .haproxy import AdminSocket, Channel, Facts, batch, observe, perform, streams
 from .model import (
     Action,
@@ -23,11 +25,20 @@ from .model import (
     Worker,
     WriteFile,
 )
-from .workers import Master, WorkerChannel
+from .workers import Master, WorkerChannel, WorkerGone
 
 log = logging.getLogger(__name__)
 
+RESERVE = ".reserve"
 FILES = (guard.MAP, *guard.LISTS, guard.PAGE, guard.ERRORFILE, guard.STATE)
+
+
+Layout = tuple[dict[str, BackendSeen], frozenset[str]]
+
+
+def _layout(backends: dict[str, BackendSeen]) -> dict[str, tuple[bool, bool, int | None, tuple[str, ...]]]:
+    """What a command has to know of them, without what changes all the time."""
+    return {n: (b.http, b.sticky, b.guard, tuple(b.servers)) for n, b in backends.items()}
 
 
 class Balancer:
@@ -36,20 +47,27 @@ class Balancer:
         self._admin = AdminSocket(config.socket)
         self._master = Master(config.master_socket) if config.master_socket else None
         self._facts: Facts | None = None
-        self._backends: dict[str, BackendSeen] = {}
-        self._frontends: frozenset[str] = frozenset()
+        self._seen_path = Path(config.state_dir) / "last-seen.json"
+        self._backends, self._frontends = self._remembered()
+        self._old: tuple[Worker, ...] | None = () if self._master else None
 
     def observe(self) -> Observed:
         """HAProxy and its files as they are; never raises for an HAProxy that is down or talks nonsense."""
         on_disk = files.read_all(Path(self._config.state_dir), FILES)
         try:
             seen, self._facts = observe(self._admin, self._config.seen_dir, self._facts, self._sticky)
-            old = self._old_workers(seen.pid)
         except HAProxyError as error:
             return self._down(on_disk, error.message)
         except (ValueError, KeyError, IndexError) as error:
             return self._down(on_disk, f"HAProxy's answer makes no sense: {error!r}")
+        if _layout(seen.backends) != _layout(self._backends) or seen.frontends != self._frontends:
+            self._remember(seen.backends, seen.frontends)
         self._backends, self._frontends = seen.backends, seen.frontends
+        blind = ""
+        try:
+            self._old = self._old_workers(seen.pid)
+        except HAProxyError as error:  # a reload is under way: never read that as "no workers"
+            blind = error.message
         return Observed(
             up=True,
             version=seen.version,
@@ -58,7 +76,8 @@ class Balancer:
             backends=seen.backends,
             table=seen.table,
             lists=seen.lists,
-            old_workers=old,
+            old_workers=self._old,
+            blind=blind,
             files=on_disk,
         )
 
@@ -79,6 +98,19 @@ class Balancer:
     def _down(self, on_disk: dict[str, str], why: str) -> Observed:
         return Observed(up=False, backends=self._backends, frontends=self._frontends, files=on_disk, error=why)
 
+    def _remembered(self) -> Layout:
+        """Backends and frontends as they were last seen, so that commands can be given while HAProxy is down."""
+        try:
+            remembered: Layout = msgspec.json.decode(self._seen_path.read_bytes(), type=Layout)
+        except (OSError, msgspec.DecodeError):
+            return {}, frozenset()
+        return remembered
+
+    def _remember(self, backends: dict[str, BackendSeen], frontends: frozenset[str]) -> None:
+        text = msgspec.json.encode((backends, frontends)).decode()
+        with contextlib.suppress(OSError):  # a convenience: what matters is in the intent
+            files.write(self._seen_path, text)
+
     def _old_workers(self, current: int) -> tuple[Worker, ...] | None:
         if self._master is None:
             return None
@@ -87,7 +119,7 @@ class Balancer:
         for pid in listed:
             if pid == current:
                 continue
-            with contextlib.suppress(HAProxyDown):  # it ended meanwhile
+            with contextlib.suppress(WorkerGone):  # it ended meanwhile
                 stat, table = batch(
                     WorkerChannel(self._master, pid),
                     ["show stat -1 4 -1", f"show map {self._config.seen_dir}/{guard.MAP}"],
@@ -119,8 +151,8 @@ class Balancer:
         """Every request that any worker holds."""
         found = streams(self._admin, observed.pid)
         for worker in observed.old_workers or ():
-            with contextlib.suppress(HAProxyDown):
-                found += streams(self._old(worker.pid), worker.pid)
+            with contextlib.suppress(WorkerGone):
+                found += streams(self._channel(worker.pid), worker.pid)
         return found
 
     def perform(self, actions: Sequence[Action]) -> list[str]:
@@ -140,8 +172,8 @@ class Balancer:
                 failed += perform(self._admin, self._config.seen_dir, here)
             for action in actions:
                 if isinstance(action, ReplaceMap) and action.pid is not None:
-                    with contextlib.suppress(HAProxyDown):
-                        failed += perform(self._old(action.pid), self._config.seen_dir, [action])
+                    with contextlib.suppress(WorkerGone):
+                        failed += perform(self._channel(action.pid), self._config.seen_dir, [action])
                 elif isinstance(action, CutSessions):
                     self._cut_in_old_workers(action.ref)
         except HAProxyError as error:
@@ -153,23 +185,24 @@ class Balancer:
         if self._master is None:
             return
         for pid in self._master.workers()[1]:
-            channel = self._old(pid)
-            with contextlib.suppress(HAProxyDown):
+            channel = self._channel(pid)
+            with contextlib.suppress(WorkerGone):
                 mine = [s for s in streams(channel, pid) if (s.backend, s.server) == (ref.backend, ref.server)]
                 if mine:
                     batch(channel, [f"shutdown session {stream.pointer}" for stream in mine])
 
-    def _old(self, pid: int) -> Channel:
+    def _channel(self, pid: int) -> Channel:
         assert self._master is not None  # noqa: S101 an old worker was seen, so there is a master
         return WorkerChannel(self._master, pid)
 
-    def rehearse(self, want: dict[str, str]) -> None:
-        """Write the files beside the real ones and take them away again; OSError when the disk does not take them."""
+    def reserve(self, want: dict[str, str]) -> None:
+        """Take the room on disk that ``want`` needs, until :meth:`release`; OSError when there is not enough."""
         folder = Path(self._config.state_dir)
-        spare = folder / ".rehearsal"
+        folder.mkdir(parents=True, exist_ok=True)
         current = files.read_all(folder, FILES)
         text = "".join(t for name, t in want.items() if current.get(name) != t)
-        try:
-            files.write(spare, text)
-        finally:
-            spare.unlink(missing_ok=True)
+        files.write(folder / RESERVE, text)
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError):
+            (Path(self._config.state_dir) / RESERVE).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from . import when
 from .config import Config
 from .errors import LbagentError
-from .model import Admin, Drain, Held, Intent, Mode, Observed, Phase, Ref, ServiceIntent
+from .model import GUARD_GONE, Admin, Drain, Held, Intent, Mode, Observed, Phase, Ref, ServiceIntent
 from .topology import Service, Topology
 
 LONGEST_REASON = 500  # characters
@@ -101,11 +101,13 @@ class _Deciding:
         self.config, self.topology, self.observed, self.change = config, topology, observed, change
         self.now, self.by = int(now), by
         self.notes: list[str] = []
+        self.reopened: list[tuple[str, str]] = []  # services closed by maint, their guard being gone
         deadline = when.duration(change.deadline or DEFAULT_DEADLINE, "deadline")
         self.deadline = self.now + deadline
         self.timeout = self.now + when.duration(change.timeout or DEFAULT_TIMEOUT, "timeout")
 
     def decide(self, intent: Intent) -> Decision:
+        self.ours = intent.held()
         out = self._modes(intent)
         drains: list[tuple[str, str]] = []
         returns: list[tuple[str, str]] = []
@@ -118,6 +120,10 @@ class _Deciding:
                 out, names = self._ready(out, node, wanted.services)
                 returns += [(node, name) for name in names]
         out = self._protect(intent, out)
+        if self.observed.up and self.observed.old_workers is None and (drains or self._closes()):
+            self.notes.append(
+                "requests in workers left over by a reload cannot be seen: haproxy.master_socket is not set"
+            )
         return Decision(
             intent=out,
             command=self._command(),
@@ -125,10 +131,13 @@ class _Deciding:
             + tuple(n for n in intent.services if n not in out.services)
             + tuple(n for n in self.change.services if n in out.services and out.services[n] == intent.services.get(n)),
             drains=tuple(drains),
-            returns=tuple(returns),
+            returns=(*returns, *self.reopened),
             notes=tuple(self.notes),
             deadline=self.timeout if returns and not drains else self.deadline,
         )
+
+    def _closes(self) -> bool:
+        return any(change.mode is not Mode.UP for change in self.change.services.values())
 
     def _command(self) -> str:
         words = {c.mode.value for c in self.change.services.values()} | {
@@ -153,6 +162,8 @@ class _Deciding:
         for name, wanted in self.change.services.items():
             if wanted.mode is Mode.UP:
                 out = out.with_service(name, None)
+                if name in out.drains.get(GUARD_GONE, {}):
+                    self.reopened.append((GUARD_GONE, name))
             else:
                 out = out.with_service(name, self._closed(name, wanted.mode, intent, start, until))
         return out
@@ -273,6 +284,8 @@ class _Deciding:
 
     def _held(self, ref: Ref) -> Held:
         seen = self.observed.server(ref)
+        if ref in self.ours:  # another drain of ours holds it: two services may share a backend
+            return self.ours[ref][3]
         foreign = seen.admin if seen and seen.admin is not Admin.READY else None
         if foreign:
             self.notes.append(f"{ref} is in {foreign} already, not by lbagent: it stays so after `ready`")
@@ -289,7 +302,8 @@ class _Deciding:
                     self.notes.append(f"{held.ref} stays in {held.foreign}: lbagent did not put it there")
             if drain.phase is Phase.RELEASED:
                 continue
-            drain = drain.step(Phase.RETURNING, self.timeout)
+            # While HAProxy is down nothing can prove itself: it waits for as long as that takes.
+            drain = drain.step(Phase.RETURNING, self.timeout if self.observed.up else None)
             intent = intent.with_drain(node, name, drain.step(Phase.RELEASED) if self.change.force else drain)
         for refs in self.topology.node_services(node).values() if not drains else ():
             for ref in refs:

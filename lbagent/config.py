@@ -144,7 +144,7 @@ def _haproxy(section: _Section) -> HAProxyConfig:
         config=section.take("config", _list(_path, least=1), default.config),
         state_dir=section.take("state_dir", _state_dir, default.state_dir),
         state_dir_in_haproxy=section.take("state_dir_in_haproxy", _optional(_state_dir), None),
-        check_command=section.take("check_command", _list(_text, least=1), default.check_command),
+        check_command=section.take("check_command", _list(_text, least=1, twice=True), default.check_command),
     )
     section.done()
     return made
@@ -399,7 +399,7 @@ def _optional(read: Callable[[object], T]) -> Callable[[object], T | None]:
     return lambda value: None if value is None else read(value)
 
 
-def _list(read: Callable[[object], T], least: int = 0) -> Callable[[object], tuple[T, ...]]:
+def _list(read: Callable[[object], T], least: int = 0, twice: bool = False) -> Callable[[object], tuple[T, ...]]:
     def read_all(value: object) -> tuple[T, ...]:
         if not isinstance(value, list):
             raise _Bad(("", f"expected a list, got {_what(value)}"))
@@ -413,7 +413,7 @@ def _list(read: Callable[[object], T], least: int = 0) -> Callable[[object], tup
             except _Bad as bad:
                 problems.extend((f"[{index}]{where}", sentence) for where, sentence in bad.problems)
                 continue
-            if made in out:
+            if made in out and not twice:
                 problems.append((f"[{index}]", f"{made!r} is there twice"))
             out.append(made)
         if problems:

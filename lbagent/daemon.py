@@ -22,6 +22,7 @@ from .config import DEFAULT_PATH, Config, ConfigError, load
 from .errors import Exit
 from .history import History
 from .metrics import Metrics
+from .model import GUARD_GONE
 from .store import FileStore
 
 log = logging.getLogger("lbagent")
@@ -189,7 +190,7 @@ def _listen(path: Path) -> socket.socket:
 def _line(agent: Agent) -> str:
     """One line for `systemctl status`."""
     closed = [f"{name} {s.mode}" for name, s in agent.intent.services.items()]
-    drained = [f"{node} drained" for node in agent.intent.drains]
+    drained = [f"{node} drained" for node in agent.intent.drains if node != GUARD_GONE]
     state = "in sync" if agent.in_sync else agent.trouble or "; ".join(agent.failures) or agent.observed.error
     return "; ".join([state or "starting", *closed, *drained])
 

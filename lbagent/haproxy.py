@@ -208,20 +208,22 @@ def _tables(channel: Channel) -> frozenset[str]:
 
 def _proxies(state: Sequence[str], stat: Sequence[str], facts: Facts) -> tuple[frozenset[str], dict[str, BackendSeen]]:
     columns = state[1].removeprefix("# ").split()
-    lines = [line.split() for line in state[2:]]
-    states = {(row[1], row[3]): row for row in lines if len(row) >= len(columns) - 3}
+    states = {(row[1], row[3]): row for row in map(str.split, state[2:]) if len(row) >= len(columns) - 3}
     frontends: set[str] = set()
     backends: dict[str, tuple[bool, bool]] = {}
     servers: dict[str, dict[str, ServerSeen]] = {}
-    for row in csv.DictReader([stat[0].removeprefix("# "), *stat[1:]]):
-        proxy, name = row["pxname"], row["svname"]
+    rows = csv.reader([stat[0].removeprefix("# "), *stat[1:]])
+    at = {name: index for index, name in enumerate(next(rows))}
+    mode, cookie = at["mode"], at.get("cookie")
+    for row in rows:
+        proxy, name = row[0], row[1]
         if name == "FRONTEND":
             frontends.add(proxy)
         elif name == "BACKEND":
-            sticky = bool(row.get("cookie")) or proxy in facts.tables
-            backends[proxy] = (row.get("mode", "http") == "http", sticky)
+            sticky = proxy in facts.tables or bool(cookie and row[cookie])
+            backends[proxy] = (row[mode] == "http", sticky)
         elif (line := states.get((proxy, name))) is not None:
-            server = _server(Ref(proxy, name), row, dict(zip(columns, line, strict=False)), tuple(line))
+            server = _server(Ref(proxy, name), row, at, dict(zip(columns, line, strict=False)), tuple(line))
             servers.setdefault(proxy, {})[name] = server
     return frozenset(frontends), {
         name: BackendSeen(
@@ -231,8 +233,11 @@ def _proxies(state: Sequence[str], stat: Sequence[str], facts: Facts) -> tuple[f
     }
 
 
-def _server(ref: Ref, stat: dict[str, str], state: dict[str, str], line: tuple[str, ...]) -> ServerSeen:
+def _server(
+    ref: Ref, stat: Sequence[str], at: dict[str, int], state: dict[str, str], line: tuple[str, ...]
+) -> ServerSeen:
     check, agent = int(state["srv_check_state"]), int(state["srv_agent_state"])
+    tracks = bool(stat[at["tracked"]])
     return ServerSeen(
         ref=ref,
         mask=int(state["srv_admin_state"]),
@@ -240,12 +245,12 @@ def _server(ref: Ref, stat: dict[str, str], state: dict[str, str], line: tuple[s
         weight=int(state["srv_uweight"]),
         address=state["srv_addr"],
         port=int(state.get("srv_port", 0) or 0),
-        sessions=int(stat["scur"] or 0) + int(stat["qcur"] or 0),
-        checked=bool(check & CONFIGURED) and not stat.get("tracked"),
+        sessions=int(stat[at["scur"]] or 0) + int(stat[at["qcur"]] or 0),
+        checked=bool(check & CONFIGURED) and not tracks,
         agent=agent & (CONFIGURED | ENABLED) == CONFIGURED | ENABLED,
         agent_configured=bool(agent & CONFIGURED),
-        backup=stat.get("bck") == "1",
-        tracks=bool(stat.get("tracked")),
+        backup=stat[at["bck"]] == "1",
+        tracks=tracks,
         line=line,
     )
 

@@ -6,39 +6,81 @@ from collections.abc import Set
 
 from msgspec.structs import replace
 
-from .model import FORCED_DRAIN, FORCED_MAINT, Admin, Drain, Held, Intent, Observed, Phase, Ref
+from .model import FORCED_DRAIN, FORCED_MAINT, GUARD_GONE, Admin, Drain, Held, Intent, Mode, Observed, Phase, Ref
 from .plan import well
 
 
-def advance(intent: Intent, observed: Observed, proved: Set[Ref], now: float) -> Intent:
-    """The intent after what is observed; the same object when nothing moved."""
+def advance(intent: Intent, observed: Observed, proved: Set[Ref], now: float, settled: bool) -> Intent:
+    """The intent after what is observed; the same object when nothing moved.
+
+    ``settled``: at the last look every worker held what it should, and none was starting. Only then is a released
+    drain forgotten: a worker that had read the older server-state file would keep its servers out for ever.
+    """
     if not observed.up:
         return intent
-    out = intent
-    for node, drains in intent.drains.items():
-        returning = [d for d in drains.values() if d.phase is Phase.RETURNING]
-        all_well = all(well(observed.server(h.ref), h, proved) for d in returning for h in d.servers)
-        for service, drain in drains.items():
-            after = _step(drain, observed, all_well, now)
+    out = _guard_gone(intent, observed, now)
+    owner = out.held()
+    for node, drains in out.drains.items():
+        # Where two drains hold a server, only the one that holds on decides about it.
+        mine = {name: [h for h in drain.servers if owner[h.ref][:2] == (node, name)] for name, drain in drains.items()}
+        returning = [h for name, d in drains.items() if d.phase is Phase.RETURNING for h in mine[name]]
+        # A node comes back as a whole: one server that is not well keeps all of them out.
+        all_well = all(well(observed.server(h.ref), h, proved) for h in returning)
+        for name, drain in drains.items():
+            if drain.phase is Phase.HELD:
+                after: Drain | None = _held(drain, observed)
+            elif drain.phase is Phase.RETURNING:
+                after = _returning(drain, all_well, now)
+            else:
+                gone = settled and all(_given_back(h, observed) for h in mine[name])
+                after = None if gone else drain
             if after != drain:
-                out = out.with_drain(node, service, after)
+                out = out.with_drain(node, name, after)
     return out
 
 
-def _step(drain: Drain, observed: Observed, all_well: bool, now: float) -> Drain | None:
-    if drain.phase is Phase.HELD:
-        servers = tuple(_as_seen(held, observed) for held in drain.servers)
-        drain = replace(drain, servers=servers) if servers != drain.servers else drain
-        if drain.end_in_maint and not any(observed.sessions(h.ref) for h in drain.servers):
-            return replace(drain, admin=Admin.MAINT, end_in_maint=False)
-        return drain
-    if drain.phase is Phase.RETURNING:
-        # A node comes back as a whole: one server that is not well keeps all of them out.
-        if all_well:
-            return drain.step(Phase.RELEASED)
-        late = drain.deadline is not None and now >= drain.deadline
-        return drain.step(Phase.HELD) if late else drain
-    return None if all(_given_back(held, observed) for held in drain.servers) else drain
+def _held(drain: Drain, observed: Observed) -> Drain:
+    servers = tuple(_as_seen(held, observed) for held in drain.servers)
+    drain = replace(drain, servers=servers) if servers != drain.servers else drain
+    if drain.end_in_maint and not any(observed.sessions(h.ref) for h in drain.servers):
+        return replace(drain, admin=Admin.MAINT, end_in_maint=False)
+    return drain
+
+
+def _returning(drain: Drain, all_well: bool, now: float) -> Drain:
+    if all_well:
+        return drain.step(Phase.RELEASED)
+    late = drain.deadline is not None and now >= drain.deadline
+    return drain.step(Phase.HELD) if late else drain
+
+
+def _guard_gone(intent: Intent, observed: Observed, now: float) -> Intent:
+    """A service that is down stays closed when its guard vanishes: its servers go to maint until the guard is back."""
+    out = intent
+    holding = intent.drains.get(GUARD_GONE, {})
+    for name in {*intent.services, *holding}:
+        service = intent.services.get(name)
+        closed = service is not None and service.effective(now) is Mode.DOWN
+        backends = {key.rpartition("/")[2] for key in service.keys} if service and closed else set()
+        bare = [b for b in sorted(backends) if b in observed.backends and observed.backends[b].guard is None]
+        drain = holding.get(name)
+        if bare and (drain is None or drain.phase is not Phase.HELD):
+            out = out.with_drain(GUARD_GONE, name, _closed_by_maint(bare, out, observed, now))
+        elif not bare and drain is not None and drain.phase is Phase.HELD:
+            out = out.with_drain(GUARD_GONE, name, drain.step(Phase.RETURNING))
+    return out
+
+
+def _closed_by_maint(backends: list[str], intent: Intent, observed: Observed, now: float) -> Drain:
+    ours = intent.held()
+    servers = [
+        Held(backend=b, server=s, foreign=seen.admin if seen.admin is not Admin.READY else None, agent_check=seen.agent)
+        for b in backends
+        for s, seen in observed.backends[b].servers.items()
+        if seen.ref not in ours
+    ]
+    reason = "the guard is gone from HAProxy's configuration: closed by maint"
+    return Drain(admin=Admin.MAINT, servers=tuple(servers), since=int(now), by="lbagent", reason=reason)
 
 
 def _as_seen(held: Held, observed: Observed) -> Held:

@@ -71,6 +71,10 @@ STEPS: dict[Phase, frozenset[Phase]] = {
 }
 
 
+GUARD_GONE = "=guard"
+"""Holds, in place of a node's name, the servers of closed services whose backends lost their guard (DESIGN §7)."""
+
+
 class Ref(msgspec.Struct, frozen=True, order=True):
     """A server, named as HAProxy names it: ``backend/server``."""
 
@@ -255,6 +259,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     lists: dict[str, tuple[str, ...]] = {}  # the guard's ACL files that are loaded
     state_header: tuple[str, ...] = ()
     old_workers: tuple[Worker, ...] | None = None  # None: no master socket, unknown
+    blind: str = ""  # why the master could not be asked just now; old_workers are then those last seen
     files: dict[str, str] = {}  # state_dir's files that exist
     error: str = ""  # why it is not up
 

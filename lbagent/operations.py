@@ -45,7 +45,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     intent: Intent
     observed: Observed
     barriers: Mapping[str, dict[Key, Stream] | None]  # None: not taken yet
-    confirmed: int  # the newest revision that every worker was read back with
+    confirmed: int  # the revision that every worker was read back with at this tick; -1: not every one was
     failures: tuple[str, ...]
     now: float
 
@@ -70,6 +70,8 @@ def judge(operation: Operation, at: Situation) -> Operation:
     """The operation as it stands: still running with what is open, or ended."""
     if operation.state != "running":
         return operation
+    if not at.observed.up and at.failures:
+        return _end(operation, "failed", Exit.FAILED, at.failures, at)
     if not at.observed.up:
         why = (f"{at.observed.error}; it will be in force the moment HAProxy starts",)
         return _end(operation, "pending", Exit.NOT_YET_IN_FORCE, why, at)
@@ -103,6 +105,7 @@ def _requests(operation: Operation, at: Situation) -> list[str]:
         service = at.intent.services.get(name)
         if service is None or service.effective(at.now) is Mode.UP:
             continue
+        lines += _unsteered(name, {key.rpartition("/")[2] for key in service.keys}, at)
         held = at.barriers.get(name)
         if held is None:
             lines.append(f"{name}: its requests have not been counted yet")
@@ -116,10 +119,22 @@ def _requests(operation: Operation, at: Situation) -> list[str]:
     return lines
 
 
+def _unsteered(name: str, backends: set[str], at: Situation) -> list[str]:
+    """Old workers whose late requests no guard of ``backends`` holds back: they have to end by themselves."""
+    http = [b for b in backends if b in at.observed.backends and at.observed.backends[b].http]
+    bare = [b for b in http if at.observed.backends[b].guard is None]
+    return [
+        f"{name}: old worker {worker.pid} carries no guard, late requests there are not held back; it has to end"
+        for worker in at.observed.old_workers or ()
+        if http and (bare or worker.current_map is None)
+    ]
+
+
 def _drains(operation: Operation, at: Situation) -> list[str]:
     lines = []
     for node, name in operation.drains:
         drain = at.intent.drains.get(node, {}).get(name)
+        lines += _unsteered(name, {held.backend for held in drain.servers}, at) if drain else []
         for held in drain.servers if drain else ():
             if count := at.observed.sessions(held.ref):
                 old = [w.pid for w in at.observed.old_workers or () if w.sessions.get(held.ref)]

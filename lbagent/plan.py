@@ -114,7 +114,7 @@ def _hold(seen: ServerSeen, drain: Drain, observed: Observed, now: float) -> lis
     want = admin_for(drain, seen.ref, observed)
     if seen.admin is Admin.READY or (want is Admin.MAINT and seen.admin is Admin.DRAIN):
         actions.append(SetAdmin(seen.ref, want))
-    elif drain.kill and drain.deadline is not None and now >= drain.deadline and seen.sessions:
+    elif drain.kill and drain.deadline is not None and now >= drain.deadline and observed.sessions(seen.ref):
         actions.append(CutSessions(seen.ref))
     return actions
 

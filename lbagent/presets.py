@@ -12,7 +12,7 @@ from . import shipped
 
 DEFAULT = "default"
 
-METHOD_AND_PATH = re.compile(r"(\(?[A-Z][A-Z|]*\)?) /[!-~]*")
+METHOD_AND_PATH = re.compile(r"(\(?[A-Z][A-Z|]*\)?) \(?/[!-~]*")
 
 _COUNT = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 

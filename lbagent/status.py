@@ -7,7 +7,7 @@ from typing import Any
 
 from . import __version__, guard
 from .barrier import Key
-from .model import Admin, Drain, Health, Held, Intent, Mode, NodeState, Observed, Phase, Ref, Stream
+from .model import GUARD_GONE, Admin, Drain, Health, Held, Intent, Mode, NodeState, Observed, Phase, Ref, Stream
 from .topology import Topology
 
 
@@ -57,12 +57,12 @@ def status(
     old = observed.old_workers
     held, owner = intent.held(), topology.owner
     names = [*topology.services, *(n for n in intent.services if n not in topology.services)]
-    nodes = [*topology.nodes, *(n for n in intent.drains if n not in topology.nodes)]
+    nodes = [*topology.nodes, *(n for n in intent.drains if n not in topology.nodes and n != GUARD_GONE)]
     return {
         "node": node,
         "version": __version__,
         "revision": intent.revision,
-        "trouble": trouble,
+        "trouble": "; ".join(filter(None, (trouble, _guard_gone(intent)))),
         "haproxy": {
             "up": observed.up,
             "version": observed.version,
@@ -75,6 +75,16 @@ def status(
         "services": [_service(n, topology, intent, held, owner, observed, barriers, now) for n in names],
         "nodes": [_node(n, topology, intent, observed) for n in nodes],
     }
+
+
+def _guard_gone(intent: Intent) -> str:
+    held = [name for name, d in intent.drains.get(GUARD_GONE, {}).items() if d.phase is Phase.HELD]
+    if not held:
+        return ""
+    return (
+        f"the guard is gone from HAProxy's configuration of {', '.join(held)}: kept closed by putting its servers "
+        "in maint; run `lbctl haproxy adopt --write` on it and reload HAProxy"
+    )
 
 
 def _service(

@@ -13,7 +13,7 @@ import time
 from .errors import HAProxyDown
 
 TIMEOUT = 1.0  # seconds without a byte
-PATIENCE = 1.5  # seconds for a master that is re-executing itself
+PATIENCE = 0.3  # seconds for a master that is re-executing itself; a tick later it is asked again
 PAUSE = 0.02  # seconds between two tries
 
 
@@ -71,6 +71,10 @@ class Master:
         return b"".join(chunks).decode("utf-8", "replace").splitlines()
 
 
+class WorkerGone(HAProxyDown):
+    """The master knows no worker of this pid: it has ended."""
+
+
 class WorkerChannel:
     """One worker, old or new, by its pid. ``@!PID`` on a line of its own takes every later line along."""
 
@@ -80,7 +84,7 @@ class WorkerChannel:
     def run(self, command: str) -> list[str]:
         lines = self._master.ask(f"@!{self._pid}\n{command}")
         if lines and "Can't find the target" in lines[0]:
-            raise HAProxyDown(f"worker {self._pid} is gone")
+            raise WorkerGone(f"worker {self._pid} is gone")
         if len(lines) > 1 and lines[-1] == "":
             lines.pop()
         return lines
