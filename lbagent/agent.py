@@ -220,8 +220,12 @@ class Agent:
             self.intent = await self._store.swap(self.intent.revision, moved)
 
     async def _confirm(self) -> None:
-        """The last step of a change: no worker exists that was not read back."""
+        """The last step of a change: no worker exists that was not read back.
+
+        Streams are listed before that is asked: what a worker that is unknown here holds must not be missed.
+        """
         try:
+            held = await self._off_loop(self._balancer.streams, self.observed) if self._pending_barriers() else None
             settled = await self._off_loop(self._balancer.settled, self.observed)
         except HAProxyError as error:
             self.failures = (f"{error.message} (a reload may be under way)",)
@@ -230,8 +234,8 @@ class Agent:
             return
         self._settled = True
         self.confirmed = self.intent.revision
-        if self._pending_barriers():
-            await self._barrier()
+        if held is not None:
+            self._barrier(held)
 
     # ----------------------------------------------------------------------------------------- barriers
 
@@ -243,9 +247,8 @@ class Agent:
             if service.effective(now) is not Mode.UP
         )
 
-    async def _barrier(self) -> None:
+    def _barrier(self, held: list[Stream]) -> None:
         now = self._clock()
-        held = await self._off_loop(self._balancer.streams, self.observed)
         for name, service in self.intent.services.items():
             mode = service.effective(now)
             if mode is Mode.UP:

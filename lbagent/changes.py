@@ -53,6 +53,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     intent: Intent
     command: str  # drain, ready, down, read-only, up, change
     services: tuple[str, ...] = ()  # whose mode changes
+    modes: dict[str, Mode] = {}  # what they are to be
     drains: tuple[tuple[str, str], ...] = ()  # (node, service) that are drained
     returns: tuple[tuple[str, str], ...] = ()  # (node, service) that come back
     notes: tuple[str, ...] = ()
@@ -124,12 +125,13 @@ class _Deciding:
             self.notes.append(
                 "requests in workers left over by a reload cannot be seen: haproxy.master_socket is not set"
             )
+        modes = {name: wanted.mode for name, wanted in self.change.services.items()}
+        modes |= {n: s.mode for n, s in out.services.items() if n not in modes and s != intent.services.get(n)}
         return Decision(
             intent=out,
             command=self._command(),
-            services=tuple(n for n in out.services if out.services[n] != intent.services.get(n))
-            + tuple(n for n in intent.services if n not in out.services)
-            + tuple(n for n in self.change.services if n in out.services and out.services[n] == intent.services.get(n)),
+            services=tuple(modes),
+            modes=modes,
             drains=tuple(drains),
             returns=(*returns, *self.reopened),
             notes=tuple(self.notes),

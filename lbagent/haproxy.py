@@ -256,9 +256,15 @@ def _server(
 
 
 def streams(channel: Channel, pid: int) -> list[Stream]:
-    """Every request that a worker holds (``show sess all``); one only half received is not there yet."""
+    """Every request that the worker ``pid`` holds (``show sess all``); one only half received is not there yet.
+
+    HAProxyDown when another worker answers: a reload has changed who listens on the socket.
+    """
     found: list[dict[str, str]] = []
-    for row in channel.run("show sess all"):
+    rows = channel.run("show info; show sess all")
+    if f"Pid: {pid}" not in rows:
+        raise HAProxyDown(f"another worker than {pid} answers")
+    for row in rows:
         fields = row.split()
         if row.startswith("0x"):
             unique = next((f[3:] for f in fields if f.startswith("id=")), "")

@@ -25,6 +25,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     started: float
     services: tuple[str, ...] = ()
+    modes: dict[str, Mode] = {}  # what was asked of them
     drains: tuple[tuple[str, str], ...] = ()
     returns: tuple[tuple[str, str], ...] = ()
     deadline: int | None = None
@@ -59,6 +60,7 @@ def begin(number: str, decision: Decision, revision: int, by: str, reason: str, 
         revision=revision,
         started=now,
         services=decision.services,
+        modes=decision.modes,
         drains=decision.drains,
         returns=decision.returns,
         notes=decision.notes,
@@ -75,6 +77,8 @@ def judge(operation: Operation, at: Situation) -> Operation:
     if not at.observed.up:
         why = (f"{at.observed.error}; it will be in force the moment HAProxy starts",)
         return _end(operation, "pending", Exit.NOT_YET_IN_FORCE, why, at)
+    if overtaken := _overtaken(operation, at):
+        return _end(operation, "failed", Exit.FAILED, overtaken, at)
     waiting = _unconfirmed(operation, at) or (*_requests(operation, at), *_drains(operation, at))
     returning, gave_up = _returns(operation, at)
     if gave_up:
@@ -86,6 +90,20 @@ def judge(operation: Operation, at: Situation) -> Operation:
     if operation.deadline is not None and at.now >= operation.deadline + (GRACE if kills or returning else 0):
         return _end(operation, "deadline", Exit.DEADLINE, waiting, at)
     return replace(operation, open=waiting)
+
+
+def _overtaken(operation: Operation, at: Situation) -> tuple[str, ...]:
+    """What somebody else has undone meanwhile: to call that done would let a migration start on an open service."""
+    lines = []
+    for name, mode in operation.modes.items():
+        service = at.intent.services.get(name)
+        if (service.mode if service else Mode.UP) is not mode:
+            lines.append(f"{name}: overtaken, it was changed to {service.mode if service else Mode.UP} meanwhile")
+    for node, name in operation.drains:
+        drain = at.intent.drains.get(node, {}).get(name)
+        if drain is None or drain.phase is not Phase.HELD:
+            lines.append(f"{name}: overtaken, {node} was made ready meanwhile")
+    return tuple(lines)
 
 
 def _end(operation: Operation, state: str, code: Exit, waiting: tuple[str, ...], at: Situation) -> Operation:

@@ -228,3 +228,20 @@ def test_files_of_the_state_folder_are_put_back(plant):
     eventually((plant.state / "servers.state").exists, "the state file too")
     plant.haproxy.reload()
     assert ask(plant.port["nova"]).status == 200
+
+
+def test_a_command_that_is_overtaken_does_not_end_well(plant):
+    """`lbctl down nova && migrate` must not migrate a service that somebody opened while it waited."""
+    slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30) for _ in range(3)]
+    for connection in slow:
+        connection.request("GET", "/wait/5000")
+    eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "requests are open")
+    closing, draining = plant.agent.begin("down", "nova"), plant.agent.begin("drain", "ctl1")
+    for waiting in (closing, draining):
+        eventually(lambda w=waiting: "waiting" in w.stderr.readline(), "it waits")
+    plant.agent.ok("up", "nova")
+    plant.agent.ok("ready", "ctl1")
+    for waiting in (closing, draining):
+        _, err = waiting.communicate(timeout=20)
+        assert waiting.returncode == 1
+        assert "overtaken" in err

@@ -104,9 +104,12 @@ def wait(client: Client, operation: dict[str, Any], body: dict[str, Any], quiet:
 
 
 def _again(client: Client, body: dict[str, Any]) -> dict[str, Any]:
+    """The operation that goes on with the next agent. The change is sent again only if it is still asked for."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
+            if not _still_asked(client.get("/v1/status"), body):
+                fail("the agent restarted, and meanwhile somebody else changed this: lbctl status", Exit.FAILED)
             answer: dict[str, Any] = client.change(body)
         except NoAgent:
             if time.monotonic() >= deadline:
@@ -114,6 +117,17 @@ def _again(client: Client, body: dict[str, Any]) -> dict[str, Any]:
             time.sleep(0.1)
         else:
             return answer
+
+
+def _still_asked(status: dict[str, Any], body: dict[str, Any]) -> bool:
+    nodes = {node["name"]: node for node in status["nodes"]}
+    services = {s["name"]: s["scheduled"] or s["mode"] for s in status["services"]}
+    for name, wanted in body.get("nodes", {}).items():
+        node = nodes.get(name, {"services": [], "returning": False})
+        held = bool(node["services"]) and not node["returning"]
+        if wanted["state"] == "drained" and not held:
+            return False
+    return all(services.get(n, "up") == wanted["mode"] for n, wanted in body.get("services", {}).items())
 
 
 class Progress:
