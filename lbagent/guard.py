@@ -181,8 +181,12 @@ def _fill_in(shape: Any, message: str) -> Any:
 
 
 def _html(text: str) -> str:
-    """Everything but plain letters, digits and a few marks as ``&#N;``: safe in HTML and in a map."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in " .,:()-_/") else f"&#{ord(c)};" for c in text)
+    """Everything but plain letters, digits and a few marks as ``&#N;``: safe in HTML and in a map.
+
+    Blanks at the end too: HAProxy keeps them at run time and drops them from a map's file.
+    """
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in " .,:()-_/") else f"&#{ord(c)};" for c in text)
+    return plain.rstrip(" ") + "&#32;" * (len(plain) - len(plain.rstrip(" ")))
 
 
 def _compact(value: msgspec.Struct) -> str:

@@ -207,3 +207,12 @@ def test_writes_in_flight_with_reloads(make_plant):
         plant.agent.ok("up", "nova")
         for node in plant.nodes:
             plant.origins[node]["nova"].log.clear()
+
+
+def test_a_reason_reads_the_same_from_the_file(plant):
+    """What a new worker loads is what the old one was told, blanks at the end too: no drift after a reload."""
+    plant.agent.ok("down", "nova", "--reason", "  trailing blanks  ")
+    plant.haproxy.reload()
+    began = time.time()
+    eventually(lambda: time.time() > began + 2, "two ticks")
+    assert b"lbagent_drift_repaired_total 0.0" in ask(plant.agent.metrics_port, path="/metrics").body
