@@ -267,10 +267,10 @@ def test_an_ordinary_day_has_no_header(shared):
 
 def test_down_waits_for_older_requests(plant_up):
     """It returns when the last request from before has ended; later ones do not hold it up."""
-    slow = http.client.HTTPConnection("127.0.0.1", plant_up.port["nova"], timeout=20)
-    slow.request("POST", "/wait/1500", b"x")
-    eventually(lambda: plant_up.agent.service("nova")["sessions"] >= 1, "it is open")
     with Load(plant_up.port["nova"], clients=3) as load:
+        slow = http.client.HTTPConnection("127.0.0.1", plant_up.port["nova"], timeout=20)
+        slow.request("POST", "/wait/2500", b"x")
+        eventually(lambda: any(e.method == "POST" for n in plant_up.nodes for e in plant_up.requests(n)), "it is open")
         done = plant_up.agent.lbctl("down", "nova")
         returned = time.time()
     assert done.returncode == 0
