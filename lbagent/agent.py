@@ -136,17 +136,17 @@ class Agent:
     async def _learn(self) -> None:
         """Read the intent; rebuild a missing, damaged or older one from what HAProxy and its files hold."""
         try:
-            stored = await self._store.read()
+            stored, damaged = await self._store.read(), False
             why = "" if stored else "no intent is stored"
         except Damaged as error:
-            stored, why = None, error.message
+            stored, damaged, why = None, True, error.message
         held = self._held_by_haproxy()
         if stored is not None and (held is None or held.revision <= stored.revision):
             self.intent, self._known, self.trouble = stored, True, ""
         elif held is not None:
             if stored is not None:
                 why = f"the stored intent is revision {stored.revision}, HAProxy holds {held.revision}"
-            if why and held.revision:
+            if held.revision or stored is not None or damaged:
                 log.warning("%s: rebuilt from what HAProxy holds", why)
                 self.intent = await self._adopt(held, stored)
             else:

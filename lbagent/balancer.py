@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -25,9 +27,10 @@ from .model import (
     Worker,
     WriteFile,
 )
-from .workers import Master, WorkerChannel, WorkerGone
+from .workers import Master, WorkerChannel
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 RESERVE = ".reserve"
 FILES = (guard.MAP, *guard.LISTS, guard.PAGE, guard.ERRORFILE, guard.STATE)
@@ -114,30 +117,30 @@ class Balancer:
     def _old_workers(self, current: int) -> tuple[Worker, ...] | None:
         if self._master is None:
             return None
-        found = []
-        _, listed = self._master.workers()
-        for pid in listed:
-            if pid == current:
-                continue
-            with contextlib.suppress(WorkerGone):  # it ended meanwhile
-                stat, table = batch(
-                    WorkerChannel(self._master, pid),
-                    ["show stat -1 4 -1", f"show map {self._config.seen_dir}/{guard.MAP}"],
-                )
-                rows = csv.DictReader([stat[0].removeprefix("# "), *stat[1:]])
-                sessions = {
-                    Ref(row["pxname"], row["svname"]): int(row["scur"] or 0) + int(row["qcur"] or 0) for row in rows
-                }
-                entries = [row.partition(" ")[2].partition(" ") for row in table]
-                loaded = not table or table[0].startswith("0x")
-                found.append(
-                    Worker(
-                        pid=pid,
-                        sessions={ref: count for ref, count in sessions.items() if count},
-                        current_map=tuple(sorted((k, v) for k, _, v in entries)) if loaded else None,
-                    )
-                )
-        return tuple(found)
+        listed = self._master.workers()[1]
+        seen = (self._of_old(pid, self._look) for pid in listed if pid != current)
+        return tuple(worker for worker in seen if worker is not None)
+
+    def _look(self, pid: int) -> Worker:
+        stat, table = batch(self._channel(pid), ["show stat -1 4 -1", f"show map {self._config.seen_dir}/{guard.MAP}"])
+        rows = csv.DictReader([stat[0].removeprefix("# "), *stat[1:]])
+        sessions = {Ref(row["pxname"], row["svname"]): int(row["scur"] or 0) + int(row["qcur"] or 0) for row in rows}
+        entries = [row.partition(" ")[2].partition(" ") for row in table]
+        loaded = not table or table[0].startswith("0x")
+        return Worker(
+            pid=pid,
+            sessions={ref: count for ref, count in sessions.items() if count},
+            current_map=tuple(sorted((k, v) for k, _, v in entries)) if loaded else None,
+        )
+
+    def _of_old(self, pid: int, ask: Callable[[int], T]) -> T | None:
+        """What an old worker says; None when it has ended. One that only does not answer has not: HAProxyError."""
+        try:
+            return ask(pid)
+        except (HAProxyError, ValueError, KeyError, IndexError) as error:
+            if self._master is None or pid not in self._master.workers()[1]:
+                return None
+            raise error if isinstance(error, HAProxyError) else HAProxyError(f"worker {pid}: {error!r}") from error
 
     def settled(self, observed: Observed) -> bool:
         """No worker exists that ``observed`` did not read: asked after the read, so none can have read older files."""
@@ -151,8 +154,7 @@ class Balancer:
         """Every request that any worker holds."""
         found = streams(self._admin, observed.pid)
         for worker in observed.old_workers or ():
-            with contextlib.suppress(WorkerGone):
-                found += streams(self._channel(worker.pid), worker.pid)
+            found += self._of_old(worker.pid, lambda pid: streams(self._channel(pid), pid)) or []
         return found
 
     def perform(self, actions: Sequence[Action]) -> list[str]:
@@ -172,8 +174,8 @@ class Balancer:
                 failed += perform(self._admin, self._config.seen_dir, here)
             for action in actions:
                 if isinstance(action, ReplaceMap) and action.pid is not None:
-                    with contextlib.suppress(WorkerGone):
-                        failed += perform(self._channel(action.pid), self._config.seen_dir, [action])
+                    tell = partial(self._tell_old, action=action)
+                    failed += self._of_old(action.pid, tell) or []
                 elif isinstance(action, CutSessions):
                     self._cut_in_old_workers(action.ref)
         except HAProxyError as error:
@@ -185,11 +187,16 @@ class Balancer:
         if self._master is None:
             return
         for pid in self._master.workers()[1]:
-            channel = self._channel(pid)
-            with contextlib.suppress(WorkerGone):
-                mine = [s for s in streams(channel, pid) if (s.backend, s.server) == (ref.backend, ref.server)]
-                if mine:
-                    batch(channel, [f"shutdown session {stream.pointer}" for stream in mine])
+            self._of_old(pid, partial(self._cut, ref=ref))
+
+    def _cut(self, pid: int, ref: Ref) -> None:
+        channel = self._channel(pid)
+        mine = [s for s in streams(channel, pid) if (s.backend, s.server) == (ref.backend, ref.server)]
+        if mine:
+            batch(channel, [f"shutdown session {stream.pointer}" for stream in mine])
+
+    def _tell_old(self, pid: int, action: ReplaceMap) -> list[str]:
+        return perform(self._channel(pid), self._config.seen_dir, [action])
 
     def _channel(self, pid: int) -> Channel:
         assert self._master is not None  # noqa: S101 an old worker was seen, so there is a master

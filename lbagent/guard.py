@@ -123,7 +123,7 @@ def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = No
     for node, drains in sorted(intent.drains.items()):
         for name, drain in sorted(drains.items()):
             out[f"=intent/drain/{node}/{name}"] = _compact(drain)
-    if out:
+    if intent.revision:  # though nothing be closed: an older intent has to be told from this one
         out["=revision"] = str(intent.revision)
     for backend, server in (steer or {}).items():
         out[f"=steer/{backend}"] = server

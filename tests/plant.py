@@ -10,6 +10,7 @@ import http.client
 import http.server
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,14 +28,14 @@ BIN = Path(sys.executable).parent
 HAPROXY = os.environ.get("LBAGENT_TEST_HAPROXY", shutil.which("haproxy") or "/usr/sbin/haproxy")
 
 
-def eventually(check: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+def eventually(check: Callable[[], Any], what: str | Callable[[], str], seconds: float = 15.0) -> Any:
     """The first true answer of ``check``; AssertionError with ``what`` after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
         answer = check()
         if answer:
             return answer
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what() if callable(what) else what}"
         time.sleep(0.02)
 
 
@@ -42,7 +43,7 @@ def _worker_number() -> int:
     return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20
 
 
-_next_port = 21000 + 1500 * _worker_number() + os.getpid() % 500
+_next_port = 20000 + 600 * _worker_number() + random.randrange(0, 580)  # two runs on one machine should not meet
 
 
 def free_port() -> int:
@@ -144,8 +145,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        entry.ended = time.time()  # before HAProxy can see the end
         self.wfile.write(body)
-        entry.ended = time.time()
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -258,7 +259,7 @@ class HAProxy:
         self.wait_up()
 
     def wait_up(self) -> None:
-        eventually(lambda: self._answers(), "HAProxy answers: " + (self.folder / "haproxy.log").read_text()[-2000:])
+        eventually(self._answers, lambda: "HAProxy answers: " + (self.folder / "haproxy.log").read_text()[-2000:])
 
     def _answers(self) -> bool:
         try:

@@ -168,7 +168,7 @@ def test_json_of_an_operation(shared):
 def test_detach_and_ctrl_c_leave_it_going(shared):
     slow = [http.client.HTTPConnection("127.0.0.1", shared.port["nova"], timeout=20) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/2500")
+        connection.request("GET", "/wait/8000")
     eventually(lambda: shared.agent.service("nova")["sessions"] == 3, "three requests are open")
     assert "accepted" in shared.agent.ok("drain", "ctl1", "--detach")
     waiting = shared.agent.begin("drain", "ctl1")

@@ -142,7 +142,7 @@ def test_kill_reaches_into_old_workers(plant):
 
 def test_down_waits_for_requests_in_old_workers(plant):
     slow = http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30)
-    slow.request("PUT", "/wait/2500", b"x")
+    slow.request("PUT", "/wait/6000", b"x")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 1, "it is open")
     plant.haproxy.reload()
     done = plant.agent.lbctl("down", "nova")
