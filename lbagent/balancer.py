@@ -137,7 +137,7 @@ class Balancer:
         """What an old worker says; None when it has ended. One that only does not answer has not: HAProxyError."""
         try:
             return ask(pid)
-        except (HAProxyError, ValueError, KeyError, IndexError) as error:
+        except (HAProxyError, ValueError, KeyError, IndexError, csv.Error) as error:
             if self._master is None or pid not in self._master.workers()[1]:
                 return None
             raise error if isinstance(error, HAProxyError) else HAProxyError(f"worker {pid}: {error!r}") from error

@@ -8,13 +8,14 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from . import when
+from . import guard, when
 from .config import Config
 from .errors import LbagentError
 from .model import GUARD_GONE, Admin, Drain, Held, Intent, Mode, Observed, Phase, Ref, ServiceIntent
 from .topology import Service, Topology
 
 LONGEST_REASON = 500  # characters
+LONGEST_ENTRY = 12000  # bytes: HAProxy silently splits a line of a map that is longer than its buffer
 DEFAULT_DEADLINE = "5m"
 DEFAULT_TIMEOUT = "2m"
 
@@ -103,9 +104,11 @@ class _Deciding:
         self.now, self.by = int(now), by
         self.notes: list[str] = []
         self.reopened: list[tuple[str, str]] = []  # services closed by maint, their guard being gone
-        deadline = when.duration(change.deadline or DEFAULT_DEADLINE, "deadline")
+        deadline = when.duration(DEFAULT_DEADLINE if change.deadline is None else change.deadline, "deadline")
         self.deadline = self.now + deadline
-        self.timeout = self.now + when.duration(change.timeout or DEFAULT_TIMEOUT, "timeout")
+        self.timeout = self.now + when.duration(
+            DEFAULT_TIMEOUT if change.timeout is None else change.timeout, "timeout"
+        )
 
     def decide(self, intent: Intent) -> Decision:
         self.ours = intent.held()
@@ -121,6 +124,10 @@ class _Deciding:
                 out, names = self._ready(out, node, wanted.services)
                 returns += [(node, name) for name in names]
         out = self._protect(intent, out)
+        if any(len(key) + len(value) > LONGEST_ENTRY for key, value in guard.entries(self.config, out)):
+            raise LbagentError(
+                "bad_request", f"the names and the reason make more than {LONGEST_ENTRY} bytes of one answer"
+            )
         if self.observed.up and self.observed.old_workers is None and (drains or self._closes()):
             self.notes.append(
                 "requests in workers left over by a reload cannot be seen: haproxy.master_socket is not set"
@@ -159,7 +166,7 @@ class _Deciding:
             raise LbagentError("bad_request", "for, until and at belong to down and read-only only")
         services = [self._service(n) for n in sorted(closing)]
         self._refuse_tcp(services)
-        self._refuse_unguarded([s for s in services if s.http])
+        self._refuse_unguarded([s for s in services if s.http or s.missing])
         out = intent
         for name, wanted in self.change.services.items():
             if wanted.mode is Mode.UP:
@@ -181,7 +188,7 @@ class _Deciding:
     def _window(self) -> tuple[int | None, int | None]:
         """(start if it lies ahead, end), seconds since 1970."""
         c = self.change
-        start = when.moment(c.at, "at") if c.at else None
+        start = when.moment(c.at, "at") if c.at is not None else None
         if start is not None and start <= self.now:
             raise LbagentError("bad_request", f"at: {c.at} is in the past; leave it out to start now")
         if c.for_ is not None and c.until is not None:
@@ -214,7 +221,9 @@ class _Deciding:
             reason=self.change.reason or (before.reason if before and same else ""),
             by=self.by,
             since=before.since if before and same else self.now,
-            keys=tuple(dict.fromkeys((*service.keys, *(before.keys if before and same else ())))),
+            keys=tuple(
+                dict.fromkeys((*service.keys(unseen=not self.observed.up), *(before.keys if before and same else ())))
+            ),
             deadline=self.deadline,
         )
 
@@ -279,7 +288,10 @@ class _Deciding:
                 deadline=self.deadline,
                 reason=self.change.reason or (before.reason if before else ""),
                 by=self.by,
-                servers=tuple(known.get(ref) or self._held(ref) for ref in refs),
+                servers=(
+                    *(known.get(ref) or self._held(ref) for ref in refs),
+                    *(held for ref, held in known.items() if ref not in refs),  # orphans stay held until ready
+                ),
             )
             intent = intent.with_drain(node, name, drain)
         return intent, [n for n in of_node if not only or n in only]
@@ -324,7 +336,8 @@ class _Deciding:
     def _protect(self, before: Intent, after: Intent) -> Intent:
         """Refuse to leave a service with fewer ready servers than it needs, or close it first if told to."""
         held = after.held()
-        newly = set(held) - set(before.held())
+        out = {ref for ref, (_, _, drain, _) in before.held().items() if drain.phase is not Phase.RELEASED}
+        newly = {ref for ref, (_, _, drain, _) in held.items() if drain.phase is Phase.HELD} - out
         touched = {ref.backend for ref in newly}
         short: dict[str, list[str]] = {}
         for name, service in sorted(self.topology.services.items()):

@@ -174,7 +174,10 @@ def observe(
         for name, pairs in ((name, _pairs(rows, whole=True)) for name, rows in zip(guard.LISTS, lists, strict=True))
         if pairs is not None
     }
-    out.frontends, out.backends = _proxies(state, stat, facts)
+    try:
+        out.frontends, out.backends = _proxies(state, stat, facts)
+    except csv.Error as error:
+        raise HAProxyError(f"`show stat`: {error}") from error
     return out, facts
 
 

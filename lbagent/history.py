@@ -22,11 +22,13 @@ class History:
         """Append; the history is not worth failing a command for, so trouble is logged only."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-            if len(lines) >= 2 * KEPT:
-                files.write(self._path, "\n".join(lines[-KEPT:]) + "\n", mode=0o640)
+            text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
+            torn = "\n" if text and not text.endswith("\n") else ""  # what a power cut left of a line
+            if text.count("\n") >= 2 * KEPT:
+                files.write(self._path, "\n".join(text.splitlines()[-KEPT:]) + "\n", mode=0o640)
+                torn = ""
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(torn + json.dumps(entry) + "\n")
         except OSError as error:
             log.error("%s cannot be written: %s", self._path, error)
 
@@ -34,8 +36,8 @@ class History:
         """All entries, oldest first; a line that cannot be read is left out."""
         entries = []
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
             return []
         for line in lines:
             try:

@@ -42,7 +42,9 @@ def advance(intent: Intent, observed: Observed, proved: Set[Ref], now: float, se
 def _held(drain: Drain, observed: Observed) -> Drain:
     servers = tuple(_as_seen(held, observed) for held in drain.servers)
     drain = replace(drain, servers=servers) if servers != drain.servers else drain
-    if drain.end_in_maint and not any(observed.sessions(h.ref) for h in drain.servers):
+    seen = [s for h in drain.servers if (s := observed.server(h.ref)) is not None]
+    empty = all(s.admin is not Admin.READY and not observed.sessions(s.ref) for s in seen)
+    if drain.end_in_maint and empty:
         return replace(drain, admin=Admin.MAINT, end_in_maint=False)
     return drain
 
@@ -64,14 +66,17 @@ def _guard_gone(intent: Intent, observed: Observed, now: float) -> Intent:
         backends = {key.rpartition("/")[2] for key in service.keys} if service and closed else set()
         bare = [b for b in sorted(backends) if b in observed.backends and observed.backends[b].guard is None]
         drain = holding.get(name)
-        if bare and (drain is None or drain.phase is not Phase.HELD):
-            out = out.with_drain(GUARD_GONE, name, _closed_by_maint(bare, out, observed, now))
+        if bare:
+            out = out.with_drain(GUARD_GONE, name, _closed_by_maint(drain, bare, out, observed, now))
         elif not bare and drain is not None and drain.phase is Phase.HELD:
             out = out.with_drain(GUARD_GONE, name, drain.step(Phase.RETURNING))
     return out
 
 
-def _closed_by_maint(backends: list[str], intent: Intent, observed: Observed, now: float) -> Drain:
+def _closed_by_maint(
+    before: Drain | None, backends: list[str], intent: Intent, observed: Observed, now: float
+) -> Drain:
+    """The drain that keeps ``backends`` closed: what it held already, and the servers that nobody holds."""
     ours = intent.held()
     servers = [
         Held(backend=b, server=s, foreign=seen.admin if seen.admin is not Admin.READY else None, agent_check=seen.agent)
@@ -79,6 +84,8 @@ def _closed_by_maint(backends: list[str], intent: Intent, observed: Observed, no
         for s, seen in observed.backends[b].servers.items()
         if seen.ref not in ours
     ]
+    if before is not None:
+        return replace(before.step(Phase.HELD), servers=(*before.servers, *servers))
     reason = "the guard is gone from HAProxy's configuration: closed by maint"
     return Drain(admin=Admin.MAINT, servers=tuple(servers), since=int(now), by="lbagent", reason=reason)
 

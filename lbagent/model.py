@@ -75,6 +75,10 @@ GUARD_GONE = "=guard"
 """Holds, in place of a node's name, the servers of closed services whose backends lost their guard (DESIGN §7)."""
 
 
+WEIGHT = {Phase.RELEASED: 0, Phase.RETURNING: 1, Phase.HELD: 2}
+"""Where two drains hold a server, the one that keeps it out more decides."""
+
+
 class Ref(msgspec.Struct, frozen=True, order=True):
     """A server, named as HAProxy names it: ``backend/server``."""
 
@@ -149,13 +153,13 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     def held(self) -> dict[Ref, tuple[str, str, Drain, Held]]:
         """Every server under a drain: ref → (node, service, drain, held).
 
-        Where two services share a backend, a drain that still holds the server wins.
+        Where two services share a backend, the drain that keeps the server out more wins.
         """
         found: dict[Ref, tuple[str, str, Drain, Held]] = {}
         for node, services in self.drains.items():
             for service, drain in services.items():
                 for held in drain.servers:
-                    if held.ref not in found or drain.phase is Phase.HELD:
+                    if held.ref not in found or WEIGHT[drain.phase] > WEIGHT[found[held.ref][2].phase]:
                         found[held.ref] = (node, service, drain, held)
         return found
 

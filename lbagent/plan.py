@@ -14,6 +14,7 @@ from .config import Config
 from .model import (
     FORCED_DRAIN,
     FORCED_MAINT,
+    MAINT_BITS,
     Action,
     Admin,
     CutSessions,
@@ -95,7 +96,7 @@ def admin_for(drain: Drain, ref: Ref, observed: Observed) -> Admin:
 
 def well(seen: ServerSeen | None, held: Held, proved: Set[Ref]) -> bool:
     """It may take traffic again: fresh checks have passed. One that is gone keeps nobody waiting."""
-    if seen is None or left_alone(seen, held):
+    if seen is None or left_alone(seen, held) or seen.mask & MAINT_BITS & ~FORCED_MAINT:
         return True
     if seen.admin is not Admin.DRAIN:
         return False
@@ -124,7 +125,8 @@ def _prove(seen: ServerSeen, held: Held, proved: Set[Ref]) -> list[Action]:
         return []
     if seen.checked and (seen.ref not in proved or seen.mask & FORCED_MAINT):
         return [ProveHealth(seen.ref)]
-    return [SetAdmin(seen.ref, Admin.DRAIN)] if seen.admin is not Admin.DRAIN else []
+    ours = seen.mask & (FORCED_MAINT | FORCED_DRAIN)
+    return [SetAdmin(seen.ref, Admin.DRAIN)] if ours != FORCED_DRAIN else []
 
 
 def _release(seen: ServerSeen, held: Held) -> list[Action]:
@@ -144,10 +146,11 @@ def _state_rows(intent: Intent, observed: Observed) -> dict[Ref, str]:
     rows = {}
     for ref, (_, _, drain, held) in intent.held().items():
         seen = observed.server(ref)
-        if drain.phase is Phase.RELEASED or (seen and left_alone(seen, held)):
+        if drain.phase is Phase.RELEASED:
             continue
         if seen is not None:
-            rows[ref] = guard.state_row(seen, admin_for(drain, ref, observed))
+            theirs = held.foreign if left_alone(seen, held) else None
+            rows[ref] = guard.state_row(seen, theirs or admin_for(drain, ref, observed))
         elif ref in before:
             rows[ref] = before[ref]
     return rows

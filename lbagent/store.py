@@ -91,7 +91,10 @@ class FileStore:
             raise StoreError(f"{self._path} cannot be written, nothing was changed: {error.strerror}") from error
 
     def _set_aside(self) -> None:
-        self._path.replace(self._path.with_name(self._path.name + ".damaged"))
+        try:
+            self._path.replace(self._path.with_name(self._path.name + ".damaged"))
+        except OSError as error:
+            raise StoreError(f"{self._path} is damaged and cannot be set aside: {error.strerror}") from error
 
 
 def encode(intent: Intent) -> str:

@@ -18,11 +18,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     tcp: tuple[str, ...]  # backends that can only be drained
     missing: tuple[str, ...]  # configured, but not in the running HAProxy
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """What a mode of this service is looked up by (DESIGN §4)."""
+    def keys(self, unseen: bool = False) -> tuple[str, ...]:
+        """What a mode of this service is looked up by (DESIGN §4).
+
+        ``unseen``: HAProxy does not answer, so backends that were not seen yet are taken for http ones.
+        """
+        backends = (*self.http, *self.missing) if unseen else self.http
         places = self.config.frontends
-        return tuple(f"{place}/{b}" for b in self.http for place in places) if places else self.http
+        return tuple(f"{place}/{b}" for b in backends for place in places) if places else backends
 
     @property
     def backends(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ REASONS = {
 
 
 @pytest.fixture(scope="module")
-def shared(request):
+def shared():
     """One plant for the tests that leave it as they found it; nova is restricted on its public frontend only."""
     from tests.plant import plant  # noqa: PLC0415
 

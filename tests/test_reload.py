@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -69,7 +70,7 @@ def test_a_drain_outlives_a_reload_without_the_agent(make_plant, check, maint):
 
 
 def test_late_requests_of_old_workers(plant):
-    """Connections from before a reload, with half a request sent or none yet, finished after down and drain returned."""
+    """Connections from before a reload, half a request sent or none yet, finished after down and drain returned."""
 
     def opened(service: str, half: bool) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", plant.port[service]), timeout=20)
@@ -109,7 +110,7 @@ def test_late_requests_of_old_workers(plant):
 
 
 def test_sessions_of_old_workers_count(plant):
-    """Nine requests of six seconds, a reload: status counts them, drain waits for those of the node and names the worker."""
+    """Nine requests of six seconds, a reload: status counts them, drain waits for the node's and names the worker."""
     slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30) for _ in range(9)]
     for connection in slow:
         connection.request("GET", "/wait/6000")
@@ -178,10 +179,8 @@ def test_writes_in_flight_with_reloads(make_plant):
         def write(number: int, stop: threading.Event = stop) -> None:
             while not stop.is_set():
                 wait = 50 + (number * 397) % 1950
-                try:
+                with contextlib.suppress(OSError):
                     ask(plant.port["nova"], "PUT", f"/wait/{wait}", body=b"x")
-                except OSError:
-                    pass
                 number += 1
 
         writers = [threading.Thread(target=write, args=(n * 7,), daemon=True) for n in range(8)]

@@ -41,12 +41,12 @@ def test_stopping_the_agent_is_clean(plant):
 
 
 DAMAGE = {
-    "deleted": lambda text: None,
-    "empty": lambda text: "",
+    "deleted": lambda _: None,
+    "empty": lambda _: "",
     "cut": lambda text: text[: len(text) // 2],
     "altered": lambda text: text.replace('"down"', '"read-only"'),
     "other format": lambda text: text.replace('"format": 1', '"format": 99'),
-    "not JSON": lambda text: "\x00\x01 garbage",
+    "not JSON": lambda _: "\x00\x01 garbage",
     "older": lambda text: text,
 }
 
