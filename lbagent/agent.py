@@ -23,7 +23,7 @@ from .config import Config
 from .errors import HAProxyError, LbagentError, StoreError
 from .history import History
 from .life import advance
-from .model import Action, CutSessions, Intent, Mode, Observed, Phase, ProveHealth, Ref, Stream
+from .model import Action, CutSessions, Intent, Mode, Observed, Phase, ProveHealth, Ref, Stream, WriteFile
 from .operations import Operation, Situation, begin, judge
 from .plan import Desired, desired, plan
 from .status import status
@@ -69,6 +69,8 @@ class Agent:
         self.confirmed = -1
         self._settled = False  # every worker was read at the last tick, and none had appeared meanwhile
         self._wanted: Desired | None = None
+        self._unwritten: tuple[str, ...] = ()
+        self._stuck = ""  # why the intent cannot move on: its store does not take it
         self.in_sync = False
         self.trouble = ""
         self.failures: tuple[str, ...] = ()
@@ -106,8 +108,9 @@ class Agent:
         except (LbagentError, OSError) as error:
             self.errors += 1
             self.in_sync = False
+            if self.failures != (str(error),):
+                log.error("%s", error)
             self.failures = (str(error),)
-            log.error("%s", error)
         except Exception:
             # The loop outlives a defect: fail static, count it, show it.
             self.errors += 1
@@ -195,7 +198,8 @@ class Agent:
                 self.repaired += len(drift)
                 log.warning("repairing drift: %s", "; ".join(map(_describe, drift[:5])))
             failed = await self._off_loop(self._balancer.perform, actions)
-            self._proved |= {a.ref for a in actions if isinstance(a, ProveHealth)}
+            if not failed:
+                self._proved |= {a.ref for a in actions if isinstance(a, ProveHealth)}
             await self._see()
             if failed:
                 self.failures = tuple(failed)
@@ -203,6 +207,7 @@ class Agent:
                 log.error("%s", "; ".join(failed))
                 break
         left = [a for a in self._plan() if not isinstance(a, CutSessions)]
+        self._unwritten = self.failures if any(isinstance(a, WriteFile) for a in left) else ()
         self.in_sync = self.observed.up and not left and not self.failures
         if self.in_sync:
             await self._confirm()
@@ -217,7 +222,14 @@ class Agent:
         if moved is not self.intent and moved != self.intent:
             held = {ref for ref, (_, _, d, _) in moved.held().items() if d.phase is Phase.RETURNING}
             self._proved &= held
-            self.intent = await self._store.swap(self.intent.revision, moved)
+            try:
+                self.intent = await self._store.swap(self.intent.revision, moved)
+            except StoreError as error:  # what is in force stays, and is tried again at the next tick
+                if self._stuck != error.message:
+                    log.error("%s", error.message)
+                self._stuck = error.message
+                return
+        self._stuck = ""
 
     async def _confirm(self) -> None:
         """The last step of a change: no worker exists that was not read back.
@@ -327,6 +339,7 @@ class Agent:
             barriers=self._barriers,
             confirmed=self.confirmed if self._settled else -1,
             failures=self.failures,
+            unwritten=self._unwritten,
             now=self._clock(),
         )
         for number, operation in list(self.operations.items()):
@@ -372,7 +385,7 @@ class Agent:
             self.observed,
             self._barriers,
             in_sync=self.in_sync,
-            trouble=self.trouble or "; ".join(self.failures),
+            trouble=self.trouble or "; ".join(filter(None, (*self.failures, self._stuck))),
             now=self._clock(),
         )
 

@@ -48,6 +48,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     barriers: Mapping[str, dict[Key, Stream] | None]  # None: not taken yet
     confirmed: int  # the revision that every worker was read back with at this tick; -1: not every one was
     failures: tuple[str, ...]
+    unwritten: tuple[str, ...] = ()  # why files that HAProxy starts from are not on disk
     now: float
 
 
@@ -72,8 +73,8 @@ def judge(operation: Operation, at: Situation) -> Operation:
     """The operation as it stands: still running with what is open, or ended."""
     if operation.state != "running":
         return operation
-    if not at.observed.up and at.failures:
-        return _end(operation, "failed", Exit.FAILED, at.failures, at)
+    if not at.observed.up and at.unwritten:
+        return _end(operation, "failed", Exit.FAILED, at.unwritten, at)
     if not at.observed.up:
         why = (f"{at.observed.error}; it will be in force the moment HAProxy starts",)
         return _end(operation, "pending", Exit.NOT_YET_IN_FORCE, why, at)
