@@ -107,14 +107,14 @@ class Agent:
                 await self._reconcile()
         except (LbagentError, OSError) as error:
             self.errors += 1
-            self.in_sync = False
+            self.in_sync = self._settled = False
             if self.failures != (str(error),):
                 log.error("%s", error)
             self.failures = (str(error),)
         except Exception:
             # The loop outlives a defect: fail static, count it, show it.
             self.errors += 1
-            self.in_sync = False
+            self.in_sync = self._settled = False
             self.failures = ("lbagent met a defect, its log has the details; what is in force stays",)
             log.exception("tick failed")
         self.durations.append(time.monotonic() - started)
@@ -208,9 +208,9 @@ class Agent:
                 break
         left = [a for a in self._plan() if not isinstance(a, CutSessions)]
         self._unwritten = self.failures if any(isinstance(a, WriteFile) for a in left) else ()
-        self.in_sync = self.observed.up and not left and not self.failures
-        if self.in_sync:
+        if self.observed.up and not left and not self.failures:
             await self._confirm()
+        self.in_sync = self._settled
 
     def _plan(self) -> list[Action]:
         want = desired(self.config, self.intent, self.topology, self.observed, self._digest)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -95,7 +94,7 @@ class Api:
         return _json(self._agent.status())
 
     async def _changes(self, request: web.Request) -> web.StreamResponse:
-        return await self._carry_out(request, parse(await request.read()))
+        return await self._carry_out(request, parse(await _read(request)))
 
     async def _service_mode(self, request: web.Request) -> web.StreamResponse:
         body = await _mapping(request)
@@ -155,10 +154,17 @@ class Api:
         return _json(document())
 
 
+async def _read(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except (ConnectionError, web.RequestPayloadError) as error:
+        raise LbagentError("bad_request", f"the request cannot be read: {error}") from None
+
+
 async def _mapping(request: web.Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.read() or b"{}")
-    except (ValueError, RecursionError) as error:
+        body = msgspec.json.decode(await _read(request) or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LbagentError("bad_request", f"the request is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise LbagentError("bad_request", "the request is not a JSON object")

@@ -52,6 +52,7 @@ class Balancer:
         self._facts: Facts | None = None
         self._seen_path = Path(config.state_dir) / "last-seen.json"
         self._backends, self._frontends = self._remembered()
+        self._last: Worker | None = None  # the current one as it was last seen: the next reload's old worker
         self._old: tuple[Worker, ...] | None = () if self._master else None
 
     def observe(self) -> Observed:
@@ -71,6 +72,10 @@ class Balancer:
             self._old = self._old_workers(seen.pid)
         except HAProxyError as error:  # a reload is under way: never read that as "no workers"
             blind = error.message
+            if self._last is not None and self._last.pid != seen.pid and self._old is not None:
+                self._old = (*(w for w in self._old if w.pid != self._last.pid), self._last)
+        served = {s.ref: s.sessions for b in seen.backends.values() for s in b.servers.values() if s.sessions}
+        self._last = Worker(pid=seen.pid, sessions=served, current_map=seen.table)
         return Observed(
             up=True,
             version=seen.version,
@@ -105,7 +110,7 @@ class Balancer:
         """Backends and frontends as they were last seen, so that commands can be given while HAProxy is down."""
         try:
             remembered: Layout = msgspec.json.decode(self._seen_path.read_bytes(), type=Layout)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return {}, frozenset()
         return remembered
 

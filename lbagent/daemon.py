@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from . import __version__, guard, notify
 from .agent import Agent
@@ -54,12 +55,19 @@ def main(path: Path, check: bool) -> None:
         return
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_no_fault_of_a_client)
     try:
         Path(config.haproxy.state_dir).mkdir(parents=True, exist_ok=True)
         asyncio.run(serve(config, path))
     except OSError as error:
         click.echo(f"lbagent: {error}", err=True)
         sys.exit(Exit.FAILED)
+
+
+def _no_fault_of_a_client(record: logging.LogRecord) -> bool:
+    """aiohttp logs a traceback for every request that is no HTTP, or whose client hangs up: not a defect of ours."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
 def secret_digest(config: Config) -> str | None:

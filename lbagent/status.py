@@ -27,7 +27,7 @@ def node_state(node: str, intent: Intent, observed: Observed) -> NodeState:
         return NodeState.READY
     busy = any(observed.sessions(h.ref) for h in held)
     out = all(s is None or s.admin is not Admin.READY for s in (observed.server(h.ref) for h in held))
-    return NodeState.DRAINED if out and not busy else NodeState.DRAINING
+    return NodeState.DRAINED if out and not busy and not observed.blind else NodeState.DRAINING
 
 
 def sessions_of(refs: tuple[Ref, ...], observed: Observed) -> int:

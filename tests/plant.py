@@ -283,7 +283,11 @@ class HAProxy:
         before = self.pid()
         assert self._process is not None
         self._process.send_signal(signal.SIGUSR2)
-        eventually(lambda: self._answers() and self._other(before), "a new worker answers")
+        try:
+            eventually(lambda: self._answers() and self._other(before), "a new worker answers", 5)
+        except AssertionError:  # a master that is still busy with the reload before loses the signal
+            self._process.send_signal(signal.SIGUSR2)
+            eventually(lambda: self._answers() and self._other(before), "a new worker answers", 30)
 
     def _other(self, before: int) -> bool:
         with contextlib.suppress(OSError, StopIteration):
@@ -441,6 +445,7 @@ defaults
   timeout client 30s
   timeout server 30s
   timeout queue 10s
+  timeout check 3s
   option redispatch
   retries 3
 """

@@ -63,7 +63,9 @@ def test_a_hung_haproxy_hangs_nobody(plant):
         began = time.monotonic()
         plant.agent.ok("status")
         assert b"lbagent_haproxy_up 0.0" in ask(plant.agent.metrics_port, path="/metrics").body
-        assert time.monotonic() - began < 2
+        assert (
+            time.monotonic() - began < 6
+        )  # two programs started on a machine that may be busy; HAProxy is stopped for longer
         assert plant.agent.lbctl("down", "nova").returncode == 7
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -195,21 +197,21 @@ def test_a_restarted_agent_resumes_its_drain_and_deadline(plant):
     """Killed while it waits: the waiting lbctl goes on with the next agent, and --kill comes at the deadline."""
     slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/20000")
+        connection.request("GET", "/wait/25000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "three requests are open")
-    plant.agent.ok("drain", "ctl1", "--deadline", "3s", "--kill", "--detach")
+    plant.agent.ok("drain", "ctl1", "--deadline", "12s", "--kill", "--detach")
     plant.agent.kill()
     plant.agent.start()
     node = plant.agent.node("ctl1")
     assert node["state"] == "draining"
     assert node["deadline"]
-    eventually(lambda: plant.agent.node("ctl1")["state"] == "drained", "cut at the deadline")
+    eventually(lambda: plant.agent.node("ctl1")["state"] == "drained", "cut at the deadline", 25)
 
 
 def test_a_waiting_lbctl_outlives_a_restart(plant):
     slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/4000")
+        connection.request("GET", "/wait/8000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "three requests are open")
     waiting = plant.agent.begin("drain", "ctl1")
     eventually(lambda: "waiting" in waiting.stderr.readline(), "it waits")
@@ -234,7 +236,7 @@ def test_a_command_that_is_overtaken_does_not_end_well(plant):
     """`lbctl down nova && migrate` must not migrate a service that somebody opened while it waited."""
     slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/5000")
+        connection.request("GET", "/wait/8000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "requests are open")
     closing, draining = plant.agent.begin("down", "nova"), plant.agent.begin("drain", "ctl1")
     for waiting in (closing, draining):

@@ -33,7 +33,7 @@ def test_drain_waits_for_open_requests(plant):
     """A request in flight is named, and drain returns only after it has ended."""
     slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=20) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/1500")
+        connection.request("GET", "/wait/5000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "three requests are open")
     done = plant.agent.lbctl("drain", "ctl1")
     returned = time.time()
@@ -48,7 +48,7 @@ def test_deadline_leaves_it_draining(plant):
     """Exit 4 says what is open; the node goes on draining, and ends drained by itself."""
     connections = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=20) for _ in range(3)]
     for connection in connections:
-        connection.request("GET", "/wait/3000")
+        connection.request("GET", "/wait/6000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "three requests are open")
     done = plant.agent.lbctl("drain", "ctl1", "--deadline", "1s")
     assert done.returncode == 4
