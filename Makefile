@@ -30,10 +30,10 @@ missing=(); for package in $(1); do \
 endef
 APT_INSTALL := apt-get install -y --no-install-recommends
 
-.PHONY: help setup system demo test lint bench install clean
+.PHONY: help setup system demo test test-haproxy chaos lint bench install clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 setup: system $(VENV)/.stamp ## system packages where missing, then .venv with lbagent and lbctl
 
@@ -64,6 +64,12 @@ demo: setup ## a real HAProxy under live traffic goes through every mode; KEEP=1
 
 test: setup ## the whole suite; PYTEST_ARGS="-k guard" for less
 	$(VENV)/bin/pytest -n 2 $(PYTEST_ARGS)
+
+test-haproxy: setup ## what another HAProxy can change, on RELEASE=bookworm, trixie or sid (as root)
+	$(VENV)/bin/python -m tests.releases "$(RELEASE)" $(PYTEST_ARGS)
+
+chaos: setup ## random faults under load; SECONDS=600 SEED=7 (a seed replays)
+	$(VENV)/bin/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 lint: setup ## style, types, layers
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,88 @@
+"""``python -m tests.chaos --seconds N --seed S``: exit 1 and the story when an invariant was broken."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from .arena import Arena, Broken
+from .judge import Violation
+
+TIMELINE = 60  # events
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--keep", type=Path, default=None, help="where logs go when something was broken")
+    given = parser.parse_args()
+    seed = random.randrange(10**6) if given.seed is None else given.seed
+    print(f"seed {seed}", flush=True)
+    signal.signal(signal.SIGTERM, _stop)
+    with Arena(seed) as arena:
+        violations: list[Violation] = []
+        try:
+            arena.run(given.seconds)
+        except Broken as broken:
+            violations = broken.violations
+        except Exception as error:
+            traceback.print_exc()
+            violations = [Violation(time.time(), f"the test itself failed: {error!r}")]
+        if violations:
+            tell(arena, violations)
+            if given.keep:
+                arena.keep(given.keep)
+        print(json.dumps(summary(arena, len(violations)), sort_keys=False), flush=True)
+    return 1 if violations else 0
+
+
+def _stop(*_: object) -> None:
+    """Out, by way of everything that takes down what was mounted and started; once is enough."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
+def tell(arena: Arena, violations: list[Violation]) -> None:
+    print(f"\nVIOLATED, seed {arena.seed}\n\nThe last events:")
+    for at, text in arena.events[-TIMELINE:]:
+        print(f"{at - arena.began:9.3f}  {text}")
+    print("\nWhat was broken:")
+    for violation in violations[:30]:
+        print(f"{violation.at - arena.began:9.3f}  {violation.text}")
+        if violation.line is not None:
+            print(f"           {violation.line}")
+    print(f"\nThe agent's log ends:\n{tail(arena.plant.agent.log)}")
+    print(f"\nHAProxy's log ends:\n{tail(arena.plant.folder / 'haproxy.log', 15)}\n")
+
+
+def tail(path: Path, lines: int = 40) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(none)"
+
+
+def summary(arena: Arena, violations: int) -> dict[str, object]:
+    return {
+        "seconds": round(time.time() - arena.began, 1),
+        "operations": dict(arena.operations),
+        "exits": dict(arena.exits),
+        "faults": dict(arena.faults),
+        "requests": dict(arena.statuses),
+        "excused": arena.excused,
+        "at_origins": arena.checked,
+        "promises": dict(arena.promised),
+        "stale": arena.clients.stale if hasattr(arena, "clients") else 0,
+        "odd": arena.odd,
+        "alerts": dict(arena.alerts()),
+        "violations": violations,
+        "seed": arena.seed,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
