@@ -104,7 +104,7 @@ def test_while_haproxy_is_down_a_command_is_kept_and_said_to_be_pending() -> Non
     judged = judge(DOWN, at(CLOSED, gone))
     assert (judged.state, judged.exit) == ("pending", Exit.NOT_YET_IN_FORCE)
     assert judged.open == ("HAProxy does not answer on /x; it will be in force the moment HAProxy starts",)
-    failed = judge(DOWN, at(CLOSED, gone, failures=("/state/x: disk full",)))
+    failed = judge(DOWN, at(CLOSED, gone, unwritten=("/state/x: disk full",)))
     assert (failed.state, failed.exit, failed.open) == ("failed", Exit.FAILED, ("/state/x: disk full",))
 
 
