@@ -42,6 +42,15 @@ class Socket(msgspec.Struct, frozen=True):
     where: str  # FILE:LINE
 
 
+class Route(msgspec.Struct, frozen=True):
+    """A frontend or listen section: where it listens, and the backends that it names."""
+
+    frontend: str
+    binds: tuple[str, ...]  # as they are written
+    backends: tuple[str, ...]
+    dynamic: bool  # some backends are picked by a map
+
+
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What doctor wants to know of a configuration."""
 
@@ -52,6 +61,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     sockets: tuple[Socket, ...]
     sticky: frozenset[str]  # backends
     tcp: frozenset[str]  # backends with servers that are not mode http
+    routes: tuple[Route, ...]
 
 
 # ------------------------------------------------------------------------------------------ in and out
@@ -127,12 +137,24 @@ def read(files: Sequence[File]) -> Reading:
         ),
         sticky=frozenset(section.name for section in backends if section.sticky),
         tcp=frozenset(section.name for section in backends if section.has_servers and section.mode != "http"),
+        routes=tuple(_route(section) for section in sections if section.kind in ("frontend", "listen")),
     )
 
 
 def guards(files: Sequence[File]) -> dict[str, int]:
     """Which backends carry a guard, and of which version: by its ACL, whoever put it there."""
     return read(files).guards
+
+
+def _route(section: Section) -> Route:
+    named = [line.words[1] for line in section.lines("use_backend", "default_backend") if len(line.words) > 1]
+    itself = [section.name] if section.kind == "listen" and section.has_servers else []
+    return Route(
+        frontend=section.name,
+        binds=tuple(line.words[1] for line in section.lines("bind") if len(line.words) > 1),
+        backends=tuple(dict.fromkeys([*itself, *(name for name in named if "%" not in name)])),
+        dynamic=any("%" in name for name in named),
+    )
 
 
 def _version(section: Section) -> int | None:

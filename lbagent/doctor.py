@@ -8,14 +8,14 @@ from typing import Literal
 
 import msgspec
 
-from . import adopt, guard
-from .adopt import Reading
+from . import adopt, discovery, guard
+from .adopt import Reading, Route
 from .balancer import FILES, Balancer
 from .config import Config
 from .errors import HAProxyError
 from .haproxy import AdminSocket
 from .model import Observed
-from .topology import Topology, topology
+from .topology import Service, Topology, topology
 from .workers import Master
 
 OLDEST = (2, 4)
@@ -42,6 +42,8 @@ def examine(config: Config) -> list[Finding]:
         known = topology(config, observed.backends)
         findings += _guard(config, observed, known, reading)
         findings += _services(config, observed, known)
+        if reading is not None:
+            findings += [_public(name, service, reading.routes) for name, service in known.services.items()]
     if reading is not None:
         findings += _settings(config, reading)
     return [*findings, *_state_dir(config), _master(config)]
@@ -124,9 +126,19 @@ def _guard(config: Config, observed: Observed, known: Topology, reading: Reading
 def _services(config: Config, observed: Observed, known: Topology) -> list[Finding]:
     findings = []
     source = "configured" if config.services else "discovered"
-    named = ", ".join(f"{n} ({', '.join(s.backends)})" for n, s in known.services.items()) or "none"
-    findings.append(Finding("ok" if known.services else "warning", "services", f"{source}: {named}"))
-    findings.append(Finding("ok" if known.nodes else "warning", "nodes", ", ".join(known.nodes) or "none"))
+    if not known.services:
+        findings.append(Finding("warning", "services", "none: no http backend has servers"))
+    for name, service in known.services.items():
+        why = (
+            "" if config.services else ", " + "; ".join(dict.fromkeys(discovery.service_of(b)[1] for b in service.http))
+        )
+        preset = f"preset {service.config.preset}"
+        findings.append(Finding("ok", "service", f"{name} ({source}{why}): {', '.join(service.backends)}; {preset}"))
+    for node, refs in known.nodes.items():
+        names = ", ".join(dict.fromkeys(ref.server for ref in refs))
+        findings.append(Finding("ok", "node", f"{node}: {len(refs)} servers, by name or address: {names}"))
+    if not known.nodes:
+        findings.append(Finding("warning", "nodes", "none: no service has a server"))
     for name, service in known.services.items():
         if service.missing:
             mend = f"mend $.services.{name}.backends, or HAProxy's configuration"
@@ -143,6 +155,28 @@ def _services(config: Config, observed: Observed, known: Topology) -> list[Findi
         mend = "no mode and no drain touches them; list them under services if they should be part of it"
         findings.append(Finding("note", "services", f"http backends that no service owns: {', '.join(strays)}", mend))
     return findings
+
+
+def _public(name: str, service: Service, routes: tuple[Route, ...]) -> Finding:
+    """Which frontends a mode could be restricted to, so that internal traffic stays open."""
+    if service.config.frontends:
+        return Finding("ok", "frontends", f"{name}: modes concern {', '.join(service.config.frontends)} only")
+    reached = [r for r in routes if set(r.backends) & set(service.http)]
+    public = [r.frontend for r in reached if discovery.is_public(r.frontend)]
+    inside = [r.frontend for r in reached if not discovery.is_public(r.frontend)]
+    binds = list(dict.fromkeys(bind for r in reached for bind in r.binds))
+    if public and inside:
+        mend = f"to leave {', '.join(inside)} open: services: {{{name}: {{frontends: [{', '.join(public)}]}}}}"
+        return Finding(
+            "note", "frontends", f"{name}: modes concern every frontend; public by name: {', '.join(public)}", mend
+        )
+    if len(reached) == 1 and len(binds) > 1:
+        at = f"{reached[0].frontend}@ADDRESS"
+        mend = f'to leave the internal one open: services: {{{name}: {{frontends: ["{at}"]}}}}, with the public address'
+        return Finding("note", "frontends", f"{name}: cannot tell which of {', '.join(binds)} is public", mend)
+    if any(r.dynamic for r in routes) and not reached:
+        return Finding("note", "frontends", f"{name}: routed by a map, cannot tell which frontends lead there")
+    return Finding("note", "frontends", f"{name}: cannot tell a public from an internal frontend; modes concern all")
 
 
 def _settings(config: Config, reading: Reading) -> list[Finding]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from . import presets
-from .config import Config, ServiceConfig
+from . import discovery
+from .config import Config, NodeConfig, ServiceConfig
 from .model import BackendSeen, Ref
 
 
@@ -53,11 +53,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
 def topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
     """Services and nodes; those that are not configured are discovered in ``seen``."""
-    configured = config.services or {
-        name: ServiceConfig(backends=(name,), preset=presets.default_for(name))
-        for name, backend in sorted(seen.items())
-        if backend.http and backend.servers
-    }
+    configured = config.services or discovery.services(seen)
     services = {
         name: Service(
             name=name,
@@ -74,15 +70,15 @@ def topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
         for server in seen[b].servers
     ]
     if not config.nodes:
-        names = dict.fromkeys(ref.server for ref in refs)
-        nodes = {name: tuple(ref for ref in refs if ref.server == name) for name in sorted(names)}
+        nodes = discovery.nodes(refs, seen)
     else:
         nodes = {
-            name: tuple(
-                ref
-                for ref in refs
-                if ref.server in node.servers or seen[ref.backend].servers[ref.server].address in node.addresses
-            )
+            name: tuple(ref for ref in refs if _is_on(name, node, ref, seen[ref.backend].servers[ref.server].address))
             for name, node in config.nodes.items()
         }
     return Topology(services=services, nodes=nodes)
+
+
+def _is_on(name: str, node: NodeConfig, ref: Ref, address: str) -> bool:
+    """By its address, by a name that is listed, or by a deployer's name for a server on this node."""
+    return address in node.addresses or ref.server in node.servers or discovery.node_of(ref.server) == name

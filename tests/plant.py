@@ -135,7 +135,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         origin: Origin = self.server.origin  # type: ignore[attr-defined]
         entry = Entry(self.command, self.path, dict(self.headers.items()), time.time())
         origin.log.append(entry)
-        entry.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        entry.body = self._body()
         parts = self.path.partition("?")[0].split("/")
         if "wait" in parts:
             time.sleep(int(parts[parts.index("wait") + 1]) / 1000)
@@ -147,6 +147,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         entry.ended = time.time()  # before HAProxy can see the end
         self.wfile.write(body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return b"".join(chunks)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -176,7 +187,7 @@ def ask(
     """One request on a connection of its own, its path sent as it is."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.putrequest(method, path, skip_accept_encoding=True)
+        connection.putrequest(method, path, skip_accept_encoding=True, skip_host="Host" in (headers or {}))
         for name, value in (headers or {}).items():
             connection.putheader(name, value)
         if body is not None:

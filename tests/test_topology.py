@@ -25,7 +25,7 @@ def of(text: str) -> Topology:
 
 def test_with_nothing_configured_each_http_backend_with_servers_is_a_service() -> None:
     found = of("")
-    assert list(found.services) == ["keystone", "nova_api", "nova_meta"]
+    assert list(found.services) == ["keystone", "nova", "nova_meta"]
     assert found.services["keystone"].config.preset == "keystone"
     assert list(found.nodes) == ["ctl1", "ctl2", "ctl3"]
     assert found.nodes["ctl3"] == (Ref("keystone", "ctl3"), Ref("nova_api", "ctl3"))

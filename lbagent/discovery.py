@@ -1,0 +1,116 @@
+"""Services and nodes by the names that deployers give them; the patterns are data, in haproxy/deployers.yaml. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+import msgspec
+import yaml
+
+from . import presets, shipped
+from .config import ServiceConfig
+from .model import BackendSeen, Ref
+
+
+class Deployers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    endings: tuple[tuple[str, str], ...]
+    services: dict[str, tuple[str, ...]]
+    nodes: tuple[str, ...]
+    public_frontends: tuple[tuple[str, str], ...]
+
+
+@cache
+def deployers() -> Deployers:
+    return msgspec.convert(yaml.safe_load(shipped.text("deployers.yaml")), Deployers)
+
+
+@cache
+def _by_name() -> dict[str, str]:
+    known = deployers().services
+    return {alias: name for name, aliases in known.items() for alias in (name, *aliases)}
+
+
+def service_of(backend: str) -> tuple[str | None, str]:
+    """(the service whose API a backend's name says it is, why); None for a name that no deployer gives."""
+    if backend in _by_name():
+        return _by_name()[backend], "by its name"
+    for ending, whose in deployers().endings:
+        base = backend.removesuffix(ending)
+        if base != backend and base in _by_name():
+            return _by_name()[base], f"by {whose}'s name"
+    return None, "no deployer's name"
+
+
+def services(seen: Mapping[str, BackendSeen]) -> dict[str, ServiceConfig]:
+    """The services of the http backends that have servers."""
+    found: dict[str, list[str]] = {}
+    for name, backend in sorted(seen.items()):
+        if backend.http and backend.servers:
+            found.setdefault(service_of(name)[0] or _plain(name, seen), []).append(name)
+    return {
+        name: ServiceConfig(backends=tuple(backends), preset=presets.default_for(name))
+        for name, backends in found.items()
+    }
+
+
+def _plain(backend: str, seen: Mapping[str, BackendSeen]) -> str:
+    """An unknown backend's name without a deployer's ending, unless that would be another one's name too."""
+    short = _short(backend)
+    twins = {name for name in seen if name != backend and _short(name) == short}
+    split = tuple(ending for ending, whose in deployers().endings if whose == "Kolla-Ansible")
+    return short if short and (not twins or all(name.endswith(split) for name in (backend, *twins))) else backend
+
+
+def _short(backend: str) -> str:
+    for ending, _ in deployers().endings:
+        if backend.endswith(ending):
+            return backend.removesuffix(ending).removesuffix("_api")
+    return backend.removesuffix("_api")
+
+
+def node_of(server: str) -> str:
+    """The node that a server's name says it is on."""
+    try:
+        ipaddress.ip_address(server)
+    except ValueError:
+        for pattern in deployers().nodes:
+            if match := re.match(pattern, server):
+                return match[1]
+    return server
+
+
+def nodes(refs: Iterable[Ref], seen: Mapping[str, BackendSeen]) -> dict[str, tuple[Ref, ...]]:
+    """Servers by node: those with the same address are on one, else those whose names say so.
+
+    An address tells nothing where a backend has it twice, as on a single machine.
+    """
+    refs = list(refs)
+    shared = _shared_addresses(refs, seen)
+    at: dict[str, list[Ref]] = {}
+    for ref in refs:
+        address = seen[ref.backend].servers[ref.server].address
+        if address and address != "-" and address not in shared:
+            at.setdefault(address, []).append(ref)
+    name_at = {
+        address: min(Counter(node_of(ref.server) for ref in there).most_common(), key=lambda n: (-n[1], n[0]))[0]
+        for address, there in at.items()
+    }
+    found: dict[str, list[Ref]] = {}
+    for ref in refs:
+        address = seen[ref.backend].servers[ref.server].address
+        found.setdefault(name_at.get(address) or node_of(ref.server), []).append(ref)
+    return {name: tuple(found[name]) for name in sorted(found)}
+
+
+def _shared_addresses(refs: Iterable[Ref], seen: Mapping[str, BackendSeen]) -> set[str]:
+    times = Counter((ref.backend, seen[ref.backend].servers[ref.server].address) for ref in refs)
+    return {address for (_, address), count in times.items() if count > 1}
+
+
+def is_public(frontend: str) -> str | None:
+    """Whose pattern says that a frontend faces the public; None when no name tells."""
+    return next((whose for pattern, whose in deployers().public_frontends if re.search(pattern, frontend)), None)
