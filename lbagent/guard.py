@@ -24,12 +24,19 @@ VERSION = 1
 MAP = "guard-v1.map"
 ALLOW, DENY, PROBES = "allow-v1.acl", "deny-v1.acl", "probes-v1.acl"
 NETWORKS, DIGESTS = "bypass-networks-v1.acl", "bypass-digests-v1.acl"
-LISTS = (ALLOW, DENY, PROBES, NETWORKS, DIGESTS)
+BODIED, BODIES = "bodied-v1.acl", "bodies-v1.acl"  # requests that their body decides about; bodies that pass
+JSON = "json-v1.acl"  # paths that are answered in JSON where the service has pages
+LISTS = (ALLOW, DENY, PROBES, BODIED, BODIES, JSON, NETWORKS, DIGESTS)
 PAGE, ERRORFILE, STATE = "page-v1.html", "503-v1.http", "servers.state"
 
 FAR = 9999999999  # a start that never comes: for entries that only say "look for a narrower key"
 TRICKS = r"(/.*)?(//|/\.\.?(/|$)|;|\\|%|\?)"
 """In a decoded path: what two parsers may read differently. Refused on GET too where a deny list exists."""
+
+ONE_KEY = (
+    '[[:space:]]*[{{][[:space:]]*"({keys})"[[:space:]]*:[[:space:]]*(null|[{{][^{{}}]*[}}])[[:space:]]*[}}][[:space:]]*'
+)
+"""A JSON object of one key, spelled plainly, whose value is null or a flat object: what cannot be parsed is refused."""
 
 HEADER_V1 = (
     "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
@@ -148,8 +155,19 @@ def _value(config: Config, name: str, service: ServiceIntent, scoped: bool) -> s
             f"{iso(service.start)}/{iso(service.until) if service.until else '..'}" if ahead else "",
             f"=json/{name}",
             f"=html/{name}",
+            _shape(config, name),
         )
     )
+
+
+def _preset(config: Config, name: str) -> presets.Preset:
+    known = config.services.get(name)
+    return presets.get(known.preset if known else presets.default_for(name))
+
+
+def _shape(config: Config, name: str) -> str:
+    """``html`` for a service whose clients are people or print what they get; else ``json``."""
+    return "html" if _preset(config, name).answer == "html" else "json"
 
 
 def sentence(name: str, service: ServiceIntent) -> str:
@@ -161,9 +179,7 @@ def sentence(name: str, service: ServiceIntent) -> str:
 
 def answer(config: Config, name: str, service: ServiceIntent) -> str:
     """The body of the 503: the shape that the service's own clients parse, one line of ASCII JSON."""
-    known = config.services.get(name)
-    preset = presets.get(known.preset if known else presets.default_for(name))
-    shape = json.loads(_answer_shape(preset.answer))
+    shape = json.loads(_answer_shape(_preset(config, name).answer))
     return json.dumps(_fill_in(shape, sentence(name, service)), ensure_ascii=True).replace("|", r"\u007c")
 
 
@@ -233,18 +249,30 @@ def lists(
     allow: list[str] = []
     deny: list[str] = []
     probes: list[str] = []
+    bodied: list[str] = []
+    bodies: list[str] = []
+    json_paths: list[str] = []
     for name, service in sorted((services or config.services).items()):
         preset = presets.get(service.preset)
         allow += [_pattern(name, rule) for rule in (*preset.allow, *service.allow)]
+        bodied += [_pattern(name, body.request) for body in preset.bodies]
+        bodies += [f"^{_literal(name)} {ONE_KEY.format(keys=body.keys)}$" for body in preset.bodies]
+        json_paths += [f"^{_literal(name)} {path}" for path in preset.json_below]
         denied = (*preset.deny, *service.deny)
         deny += [_pattern(name, _head_too(rule)) for rule in denied]
-        if denied:
+        for parameter, words in preset.query_begins.items():
+            value = presets.not_beginning_with(words)
+            deny.append(f"^{_literal(name)} QUERY [A-Z]+ [^?]*[?](.*[&;])?{parameter}={value}")
+        if denied or preset.query_begins:
             deny.append(f"^{_literal(name)} [A-Z]+ {TRICKS}")
         probes += [_pattern(name, rule) for rule in service.probes]
     return {
         ALLOW: tuple(dict.fromkeys(allow)),
         DENY: tuple(dict.fromkeys(deny)),
         PROBES: tuple(dict.fromkeys(probes)),
+        BODIED: tuple(dict.fromkeys(bodied)),
+        BODIES: tuple(dict.fromkeys(bodies)),
+        JSON: tuple(dict.fromkeys(json_paths)),
         NETWORKS: config.bypass.networks,
         DIGESTS: (digest,) if digest else (),
     }

@@ -30,13 +30,28 @@ NOT_ALIKE = re.compile(r"[*+?}][+?]|\[[^]]*(?:--|&&|~~|\|\|)")
 """Lazy and possessive repeats; in a set what Python will read as an operation on sets."""
 
 
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Requests that read or write by what their JSON body says: those with one key, of ``keys``, read."""
+
+    request: str  # METHOD path, a regex
+    keys: str  # a regex
+
+
 class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``answer`` names a file of haproxy/answers; ``allow`` and ``deny`` are ``METHOD path`` regexes."""
+    """``answer`` names a file of haproxy/answers; ``allow`` and ``deny`` are ``METHOD path`` regexes.
+
+    A rule with ``\\?`` is about path and query, decoded. ``query_begins``: a query parameter, wherever it stands,
+    has to begin with one of these words, or the request is refused. ``json_below``: paths that are answered in JSON
+    where the others get a page.
+    """
 
     answer: str = "error"
     services: tuple[str, ...] = ()  # names of services that take this preset by themselves
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    bodies: tuple[Body, ...] = ()
+    query_begins: dict[str, tuple[str, ...]] = {}
+    json_below: tuple[str, ...] = ()
 
 
 @cache
@@ -61,6 +76,16 @@ def default_for(service: str) -> str:
         if service == name or service in preset.services:
             return name
     return DEFAULT
+
+
+def not_beginning_with(words: tuple[str, ...]) -> str:
+    """A regex for how every text begins that begins with none of ``words``; no lookahead, POSIX has none."""
+    ways = []
+    for prefix in sorted({word[:n] for word in words for n in range(len(word))}):
+        going_on = "".join(sorted({w[len(prefix)] for w in words if w.startswith(prefix) and len(w) > len(prefix)}))
+        if prefix not in words:
+            ways.append(f"{prefix}($|[^{going_on}])")
+    return f"({'|'.join(ways)})"
 
 
 def rule_problem(rule: str) -> str | None:

@@ -59,7 +59,7 @@ def test_the_node_is_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_service_and_a_node_that_say_nothing_are_what_their_names_say() -> None:
     config = parse("services: {nova: , keystone: {}}\nnodes: {ctl1: }")
-    assert config.services["nova"] == ServiceConfig(backends=("nova",), preset="default", min_ready=1)
+    assert config.services["nova"] == ServiceConfig(backends=("nova",), preset="nova", min_ready=1)
     assert config.services["keystone"] == ServiceConfig(backends=("keystone",), preset="keystone", min_ready=1)
     assert config.nodes == {"ctl1": NodeConfig(servers=("ctl1",), addresses=())}
 
@@ -179,7 +179,7 @@ def test_a_name_that_haproxy_could_not_have_is_refused(name: str, tree: Any, pat
             "services: {nova: {frontends: ['a@fe80::1%x y']}}",
             "$.services.nova.frontends[0]: 'fe80::1%x y' is not an IP",
         ),
-        ("services: {nova: {preset: nova2}}", "$.services.nova.preset: no preset 'nova2'; there are: default"),
+        ("services: {nova: {preset: nova2}}", "$.services.nova.preset: no preset 'nova2'; there are: aodh, "),
         ("services: {nova: {probes: [/health]}}", "$.services.nova.probes[0]: '/health' is not METHOD path"),
         ("services: {nova: {read_only: []}}", "$.services.nova.read_only: expected a mapping, got a list"),
         ("services: {nova: {min_ready: -1}}", "$.services.nova.min_ready: expected a whole number from 0 to 1000"),

@@ -328,7 +328,7 @@ def test_doctor(make_plant):
     plant = make_plant()
     sound = plant.agent.lbctl("doctor")
     assert sound.returncode == 0, sound.stdout
-    for words in ("level admin", "guard: in every backend", "the map and 5 lists", "server-state file", "in sync"):
+    for words in ("level admin", "guard: in every backend", "the map and 8 lists", "server-state file", "in sync"):
         assert words in sound.stdout
     text = plant.haproxy.config.read_text()
     (plant.state / "allow-v1.acl").chmod(0o600)
