@@ -13,8 +13,8 @@ DESTDIR ?=
 # What lbagent itself is built with (systemd-python has no wheels); empty where wheels are at hand (PIP_FIND_LINKS).
 BUILD_PACKAGES ?= gcc libsystemd-dev pkg-config python3-dev
 RUN_PACKAGES := python3 python3-venv
-# What demo and tests run for real: HAProxy, promtool (metrics), a browser, curl, and a Debian that boots.
-TEST_PACKAGES := haproxy prometheus curl chromium chromium-driver systemd systemd-container mmdebstrap
+# What demo and tests run for real: HAProxy, promtool (metrics), a browser, curl, a load for the benchmark, and a Debian that boots.
+TEST_PACKAGES := haproxy prometheus curl wrk chromium chromium-driver systemd systemd-container mmdebstrap
 # Started by nobody when the packages above are installed for tests.
 QUIET_UNITS := haproxy.service prometheus.service
 
