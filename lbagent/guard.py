@@ -126,6 +126,8 @@ def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = No
             out[key_text(key)] = _value(config, name, service, key.rpartition("/")[2] in scoped)
         out[f"=json/{name}"] = answer(config, name, service)
         out[f"=html/{name}"] = _html(sentence(name, service))
+        if document := version_document(config, name):
+            out[f"=root/{name}"] = document
         out[f"=intent/service/{name}"] = _compact(service)
     for node, drains in sorted(intent.drains.items()):
         for name, drain in sorted(drains.items()):
@@ -156,6 +158,7 @@ def _value(config: Config, name: str, service: ServiceIntent, scoped: bool) -> s
             f"=json/{name}",
             f"=html/{name}",
             _shape(config, name),
+            f"=root/{name}" if _preset(config, name).versions else "",
         )
     )
 
@@ -181,6 +184,15 @@ def answer(config: Config, name: str, service: ServiceIntent) -> str:
     """The body of the 503: the shape that the service's own clients parse, one line of ASCII JSON."""
     shape = json.loads(_answer_shape(_preset(config, name).answer))
     return json.dumps(_fill_in(shape, sentence(name, service)), ensure_ascii=True).replace("|", r"\u007c")
+
+
+def version_document(config: Config, name: str) -> str | None:
+    """What the root answers while the service is closed, for the services whose clients cannot do without."""
+    versions = _preset(config, name).versions
+    if versions is None:
+        return None
+    links = [{"rel": "self", "href": versions.href}]
+    return json.dumps({"versions": [{"id": versions.id, "status": "CURRENT", "links": links}]})
 
 
 @cache

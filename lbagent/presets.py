@@ -37,6 +37,14 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     keys: str  # a regex
 
 
+class Versions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the root of a closed service tells OpenStack's own clients: without a version document they never get to
+    the request whose answer is ours, and say "no supported versions". ``href`` is relative: prefix and host stay."""
+
+    id: str
+    href: str
+
+
 class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``answer`` names a file of haproxy/answers; ``allow`` and ``deny`` are ``METHOD path`` regexes.
 
@@ -52,6 +60,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bodies: tuple[Body, ...] = ()
     query_begins: dict[str, tuple[str, ...]] = {}
     json_below: tuple[str, ...] = ()
+    versions: Versions | None = None
 
 
 @cache

@@ -56,6 +56,7 @@ def test_a_closed_service_is_looked_up_by_its_backend() -> None:
         "=json/nova",
         "=html/nova",
         "json",  # what it answers in, browsers apart
+        "",  # no version document: its clients do without
     ]
     assert json.loads(entries["=json/nova"])["error"]["code"] == 503
     assert entries["=html/nova"].startswith("nova is closed for maintenance until about 2026-11-23T03")
