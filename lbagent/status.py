@@ -158,6 +158,6 @@ def _node(name: str, topology: Topology, intent: Intent, observed: Observed) -> 
         "reason": first.reason if first else "",
         "by": first.by if first else "",
         "services": sorted(drains),
-        "returning": any(d.phase is Phase.RETURNING for d in drains.values()),
+        "returning": any(d.phase is not Phase.HELD for d in drains.values()),
         "orphans": orphans,
     }
