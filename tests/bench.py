@@ -39,6 +39,7 @@ STARTS = 15  # how often python and lbctl status are
 SERVICES = 150
 LIMIT = 175  # seconds for everything; the pairs, which come last, take what is left
 STARTED = time.monotonic()
+RUNNING: list[subprocess.Popen[bytes]] = []
 CORES = sorted(os.sched_getaffinity(0))
 
 BARE, CONTROL, GUARDED, READ_ONLY = "bare", "control", "guarded", "read_only"
@@ -115,12 +116,14 @@ def running(*command: str, port: int, core: int | None = None) -> Iterator[subpr
     """A program that serves on ``port``, until the block ends."""
     pin = [] if core is None else ["taskset", "-c", str(core)]
     process = subprocess.Popen([*pin, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    RUNNING.append(process)
     try:
         eventually(lambda: process.poll() is not None or serves(port), f"{command[0]} serves", 60)
         if process.poll() is not None:
             raise SystemExit(f"{' '.join(command)}:\n{process.communicate()[1].decode()}")
         yield process
     finally:
+        RUNNING.remove(process)
         process.terminate()
         try:
             process.communicate(timeout=30)
@@ -399,6 +402,8 @@ def print_lbctl(status: dict[str, Any], commands: dict[str, Any]) -> None:
 
 
 def too_long(*_: object) -> None:
+    for process in RUNNING:
+        process.kill()  # threads wait for them
     raise SystemExit(f"bench: not done within {LIMIT} s")
 
 

@@ -295,7 +295,7 @@ class HAProxy:
         assert self._process is not None
         self._process.send_signal(signal.SIGUSR2)
         try:
-            eventually(lambda: self._answers() and self._other(before), "a new worker answers", 5)
+            eventually(lambda: self._answers() and self._other(before), "a new worker answers", 3)
         except AssertionError:  # a master that is still busy with the reload before loses the signal
             self._process.send_signal(signal.SIGUSR2)
             eventually(lambda: self._answers() and self._other(before), "a new worker answers", 30)

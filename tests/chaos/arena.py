@@ -731,7 +731,7 @@ class Arena:
         shown = {
             key: json.loads(value) if key.startswith("=") else value.split("|")[2]
             for key, value in table.items()
-            if not key.startswith(("=json/", "=html/", "=steer/"))
+            if not key.startswith(("=json/", "=html/", "=steer/", "=root/"))
         }
         if shown != expected:
             wrong.append(f"HAProxy's map says {shown}, the intent {expected}")
