@@ -13,6 +13,7 @@ import time
 from .errors import HAProxyDown
 
 TIMEOUT = 1.0  # seconds without a byte
+LONGEST = 5.0  # seconds for a whole answer
 PATIENCE = 0.3  # seconds for a master that is re-executing itself; a tick later it is asked again
 PAUSE = 0.02  # seconds between two tries
 
@@ -64,8 +65,11 @@ class Master:
             connection.sendall(text.encode("ascii") + b"\n")
             connection.shutdown(socket.SHUT_WR)
             chunks = []
+            deadline = time.monotonic() + LONGEST
             while chunk := connection.recv(65536):
                 chunks.append(chunk)
+                if time.monotonic() > deadline:
+                    raise TimeoutError("the answer has no end")
         if not chunks:
             raise ConnectionResetError("closed without an answer")
         return b"".join(chunks).decode("utf-8", "replace").splitlines()
