@@ -93,7 +93,7 @@ def nodes(refs: Iterable[Ref], seen: Mapping[str, BackendSeen]) -> dict[str, tup
     at: dict[str, list[Ref]] = {}
     for ref in refs:
         address = seen[ref.backend].servers[ref.server].address
-        if address and address != "-" and address not in shared:
+        if address not in shared:
             at.setdefault(address, []).append(ref)
     name_at = {
         address: min(Counter(node_of(ref.server) for ref in there).most_common(), key=lambda n: (-n[1], n[0]))[0]
@@ -107,8 +107,9 @@ def nodes(refs: Iterable[Ref], seen: Mapping[str, BackendSeen]) -> dict[str, tup
 
 
 def _shared_addresses(refs: Iterable[Ref], seen: Mapping[str, BackendSeen]) -> set[str]:
+    """Those that two servers of a backend have, and those that mean "this host" or nothing."""
     times = Counter((ref.backend, seen[ref.backend].servers[ref.server].address) for ref in refs)
-    return {address for (_, address), count in times.items() if count > 1}
+    return {address for (_, address), count in times.items() if count > 1} | {"127.0.0.1", "::1", "-", ""}
 
 
 def is_public(frontend: str) -> str | None:

@@ -122,6 +122,10 @@ def test_on_one_machine_the_address_tells_nothing():
     assert nodes(layout) == {"ctl1": {"nova/ctl1", "keystone/ctl1"}, "ctl2": {"nova/ctl2", "keystone/ctl2"}}
 
 
+def test_loopback_tells_nothing_either():
+    assert set(nodes({"nova": {"n1": "127.0.0.1"}, "keystone": {"k1": "127.0.0.1"}})) == {"n1", "k1"}
+
+
 def test_containers_of_one_host_are_one_node():
     layout = {
         "keystone_service-back": {f"infra{n}_keystone_container-1a2b3c4d": f"172.29.0.1{n}" for n in (1, 2, 3)},
