@@ -80,6 +80,6 @@ def topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
 
 
 def _is_on(name: str, node: NodeConfig, ref: Ref, address: str) -> bool:
-    """By its address, by a name that is listed, or, where the node's own is, by a deployer's name for a server on it."""
+    """By its address, by a name that is listed, or, where the node's own is, by a deployer's name for its servers."""
     by_name = name in node.servers and discovery.node_of(ref.server) == name
     return address in node.addresses or ref.server in node.servers or by_name
