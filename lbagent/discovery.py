@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 
 import msgspec
 import yaml
@@ -34,6 +34,7 @@ def _by_name() -> dict[str, str]:
     return {alias: name for name, aliases in known.items() for alias in (name, *aliases)}
 
 
+@lru_cache(maxsize=4096)
 def service_of(backend: str) -> tuple[str | None, str]:
     """(the service whose API a backend's name says it is, why); None for a name that no deployer gives."""
     if backend in _by_name():
@@ -48,23 +49,26 @@ def service_of(backend: str) -> tuple[str | None, str]:
 def services(seen: Mapping[str, BackendSeen]) -> dict[str, ServiceConfig]:
     """The services of the http backends that have servers."""
     found: dict[str, list[str]] = {}
+    alike: dict[str, list[str]] = {}
+    for name in seen:
+        alike.setdefault(_short(name), []).append(name)
     for name, backend in sorted(seen.items()):
         if backend.http and backend.servers:
-            found.setdefault(service_of(name)[0] or _plain(name, seen), []).append(name)
+            found.setdefault(service_of(name)[0] or _plain(name, alike[_short(name)]), []).append(name)
     return {
         name: ServiceConfig(backends=tuple(backends), preset=presets.default_for(name))
         for name, backends in found.items()
     }
 
 
-def _plain(backend: str, seen: Mapping[str, BackendSeen]) -> str:
+def _plain(backend: str, alike: list[str]) -> str:
     """An unknown backend's name without a deployer's ending, unless that would be another one's name too."""
-    short = _short(backend)
-    twins = {name for name in seen if name != backend and _short(name) == short}
     split = tuple(ending for ending, whose in deployers().endings if whose == "Kolla-Ansible")
-    return short if short and (not twins or all(name.endswith(split) for name in (backend, *twins))) else backend
+    unmistakable = len(alike) == 1 or all(name.endswith(split) for name in alike)
+    return (_short(backend) if unmistakable else "") or backend
 
 
+@lru_cache(maxsize=4096)
 def _short(backend: str) -> str:
     for ending, _ in deployers().endings:
         if backend.endswith(ending):
@@ -72,6 +76,7 @@ def _short(backend: str) -> str:
     return backend.removesuffix("_api")
 
 
+@lru_cache(maxsize=4096)
 def node_of(server: str) -> str:
     """The node that a server's name says it is on."""
     try:

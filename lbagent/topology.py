@@ -43,9 +43,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     def node_services(self, node: str) -> dict[str, tuple[Ref, ...]]:
         """The services that have servers on ``node``: name → servers."""
-        mine = self.nodes.get(node, ())
+        at: dict[str, list[Ref]] = {}
+        for ref in self.nodes.get(node, ()):
+            at.setdefault(ref.backend, []).append(ref)
         found = {
-            name: tuple(ref for ref in mine if ref.backend in service.backends)
+            name: tuple(ref for backend in service.backends for ref in at.get(backend, ()))
             for name, service in self.services.items()
         }
         return {name: refs for name, refs in found.items() if refs}
