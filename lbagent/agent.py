@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,7 @@ class Agent:
         self._settled = False  # every worker was read at the last tick, and none had appeared meanwhile
         self._wanted: Desired | None = None
         self._unwritten: tuple[str, ...] = ()
+        self._answered = -math.inf  # when HAProxy did last, by the monotonic clock
         self._stuck = ""  # why the intent cannot move on: its store does not take it
         self.in_sync = False
         self.trouble = ""
@@ -124,6 +126,8 @@ class Agent:
     async def _see(self) -> None:
         before = self.observed
         self.observed = await self._off_loop(self._balancer.observe)
+        if self.observed.up:
+            self._answered = time.monotonic()
         self.topology = topology(self.config, self.observed.backends)
         if self.observed.up != before.up or self.observed.error != before.error:
             log.log(
@@ -340,6 +344,7 @@ class Agent:
             confirmed=self.confirmed if self._settled else -1,
             failures=self.failures,
             unwritten=self._unwritten,
+            down_for=time.monotonic() - self._answered,
             now=self._clock(),
         )
         for number, operation in list(self.operations.items()):

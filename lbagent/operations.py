@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -12,6 +13,7 @@ from .changes import Decision
 from .errors import Exit
 from .model import Intent, Mode, Observed, Phase, Stream
 
+PATIENCE = 5  # seconds without an answer before HAProxy is taken for down: a new worker may be starting slowly
 GRACE = 10  # seconds after --kill's deadline for the cut sessions to be gone
 
 
@@ -48,6 +50,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     barriers: Mapping[str, dict[Key, Stream] | None]  # None: not taken yet
     confirmed: int  # the revision that every worker was read back with at this tick; -1: not every one was
     failures: tuple[str, ...]
+    down_for: float = math.inf  # seconds since HAProxy answered last
     unwritten: tuple[str, ...] = ()  # why files that HAProxy starts from are not on disk
     now: float
 
@@ -73,11 +76,8 @@ def judge(operation: Operation, at: Situation) -> Operation:
     """The operation as it stands: still running with what is open, or ended."""
     if operation.state != "running":
         return operation
-    if not at.observed.up and at.unwritten:
-        return _end(operation, "failed", Exit.FAILED, at.unwritten, at)
     if not at.observed.up:
-        why = (f"{at.observed.error}; it will be in force the moment HAProxy starts",)
-        return _end(operation, "pending", Exit.NOT_YET_IN_FORCE, why, at)
+        return _while_down(operation, at)
     if overtaken := _overtaken(operation, at):
         return _end(operation, "failed", Exit.FAILED, overtaken, at)
     waiting = _unconfirmed(operation, at) or (*_requests(operation, at), *_drains(operation, at))
@@ -91,6 +91,16 @@ def judge(operation: Operation, at: Situation) -> Operation:
     if operation.deadline is not None and at.now >= operation.deadline + (GRACE if kills or returning else 0):
         return _end(operation, "deadline", Exit.DEADLINE, waiting, at)
     return replace(operation, open=waiting)
+
+
+def _while_down(operation: Operation, at: Situation) -> Operation:
+    """Kept and said to be pending, unless the files that HAProxy starts from are not there."""
+    if at.unwritten:
+        return _end(operation, "failed", Exit.FAILED, at.unwritten, at)
+    if at.down_for < PATIENCE:
+        return replace(operation, open=(at.observed.error,))
+    why = f"{at.observed.error}; it will be in force the moment HAProxy starts"
+    return _end(operation, "pending", Exit.NOT_YET_IN_FORCE, (why,), at)
 
 
 def _overtaken(operation: Operation, at: Situation) -> tuple[str, ...]:
