@@ -109,7 +109,7 @@ class Api:
         return await self._carry_out(request, parse(msgspec.json.encode(body)))
 
     async def _carry_out(self, request: web.Request, change: Change) -> web.StreamResponse:
-        command = _command(change)
+        command = change.command
         try:
             # A client that hangs up must not cut a change in two.
             outcome = await asyncio.shield(self._agent.handle(change, request["peer"].name))
@@ -172,13 +172,6 @@ async def _mapping(request: web.Request) -> dict[str, Any]:
         if key in body:
             raise LbagentError("bad_request", f"{key}: belongs to POST /v1/changes, the path names one already")
     return body
-
-
-def _command(change: Change) -> str:
-    words = {c.mode.value for c in change.services.values()} | {
-        "drain" if c.state == "drained" else "ready" for c in change.nodes.values()
-    }
-    return words.pop() if len(words) == 1 else "change"
 
 
 def _operation(operation: Operation) -> dict[str, Any]:

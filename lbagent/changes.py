@@ -47,6 +47,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dry_run: bool = False
     if_revision: int | None = None
 
+    @property
+    def command(self) -> str:
+        """lbctl's verb for it, ``change`` where it is several."""
+        words = {c.mode.value for c in self.services.values()} | {
+            "drain" if c.state == "drained" else "ready" for c in self.nodes.values()
+        }
+        return words.pop() if len(words) == 1 else "change"
+
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The next intent, and what the command is about."""
@@ -136,7 +144,7 @@ class _Deciding:
         modes |= {n: s.mode for n, s in out.services.items() if n not in modes and s != intent.services.get(n)}
         return Decision(
             intent=out,
-            command=self._command(),
+            command=self.change.command,
             services=tuple(modes),
             modes=modes,
             drains=tuple(drains),
@@ -147,12 +155,6 @@ class _Deciding:
 
     def _closes(self) -> bool:
         return any(change.mode is not Mode.UP for change in self.change.services.values())
-
-    def _command(self) -> str:
-        words = {c.mode.value for c in self.change.services.values()} | {
-            "drain" if c.state == "drained" else "ready" for c in self.change.nodes.values()
-        }
-        return words.pop() if len(words) == 1 else "change"
 
     # ----------------------------------------------------------------------------------------- modes
 

@@ -35,7 +35,6 @@ CODES: dict[str, tuple[int, Exit]] = {
     "guard_missing": (409, Exit.REFUSED),
     "revision": (409, Exit.REFUSED),
     "window_open": (409, Exit.REFUSED),
-    "not_healthy": (409, Exit.REFUSED),
     "intent_unreadable": (503, Exit.FAILED),
     "store": (503, Exit.FAILED),
     "haproxy": (503, Exit.FAILED),
