@@ -35,6 +35,7 @@ class Site:
     def __init__(self, make, **settings: object) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lba-", dir="/tmp"))
         self.folder.chmod(0o755)
+        (self.folder / "empty").mkdir()  # to chroot into
         self.port = {
             name: free_port() for name in ("keystone", "keystone_in", "nova", "nova_in", "horizon", "one", "db")
         }
@@ -185,7 +186,7 @@ def osa(site: Site) -> dict[str, str]:
 
 global
         log /dev/log local0
-        chroot /var/empty
+        chroot {site.folder}/empty
         stats socket {site.haproxy_socket} level admin mode 600
         maxconn 4096
 
