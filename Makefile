@@ -13,10 +13,12 @@ DESTDIR ?=
 # What lbagent itself is built with (systemd-python has no wheels); empty where wheels are at hand (PIP_FIND_LINKS).
 BUILD_PACKAGES ?= gcc libsystemd-dev pkg-config python3-dev
 RUN_PACKAGES := python3 python3-venv
-# What demo and tests run for real: HAProxy, promtool (metrics), a browser, curl, a load for the benchmark, and a Debian that boots.
-TEST_PACKAGES := haproxy prometheus curl wrk chromium chromium-driver systemd systemd-container mmdebstrap
+# What demo and tests run for real: HAProxy, promtool (metrics), a browser, curl, a load for the benchmark, a Debian that
+# boots; three hosts in network namespaces with etcd and a virtual address.
+TEST_PACKAGES := haproxy prometheus curl wrk chromium chromium-driver systemd systemd-container mmdebstrap \
+  etcd-server etcd-client keepalived iproute2 faketime
 # Started by nobody when the packages above are installed for tests.
-QUIET_UNITS := haproxy.service prometheus.service
+QUIET_UNITS := haproxy.service prometheus.service etcd.service keepalived.service
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 export DEBIAN_FRONTEND := noninteractive
@@ -44,7 +46,7 @@ system:
 	if (( $${#missing[@]} == 0 )); then exit 0; fi; \
 	echo "installing: $${missing[*]}"; \
 	new=(); for unit in $(QUIET_UNITS); do \
-	  [[ " $${missing[*]} " != *" $${unit%.service} "* ]] || new+=("$$unit"); done; \
+	  [[ " $${missing[*]}" != *" $${unit%.service}"* ]] || new+=("$$unit"); done; \
 	masks() { for unit in $${new[@]+"$${new[@]}"}; do $(ROOT) "$$@" "/run/systemd/system/$$unit"; done; }; \
 	if [[ -d /run/systemd/system ]]; then trap 'masks rm -f' EXIT; masks ln -sf /dev/null; $(ROOT) systemctl daemon-reload; fi; \
 	$(ROOT) apt-get update; \

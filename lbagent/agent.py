@@ -19,7 +19,8 @@ import msgspec
 from . import barrier, guard
 from .balancer import Balancer
 from .barrier import Key
-from .changes import Change, decide
+from .changes import Change, Decision, decide
+from .cluster import View
 from .config import Config
 from .errors import HAProxyError, LbagentError, StoreError
 from .history import History
@@ -46,7 +47,7 @@ class Agent:
     def __init__(
         self,
         config: Config,
-        store: Store,
+        store: Store[Intent],
         balancer: Balancer,
         history: History,
         digest: str | None = None,
@@ -72,6 +73,7 @@ class Agent:
         self._wanted: Desired | None = None
         self._unwritten: tuple[str, ...] = ()
         self._answered = -math.inf  # when HAProxy did last, by the monotonic clock
+        self._astray = ""  # why the virtual address does not move
         self._stuck = ""  # why the intent cannot move on: its store does not take it
         self.in_sync = False
         self.trouble = ""
@@ -86,13 +88,19 @@ class Agent:
         while True:
             await self.tick()
             alive()
-            busy = any(o.state == "running" for o in self.operations.values()) or self._pending_barriers()
             try:
-                async with asyncio.timeout(BUSY if busy else TICK):
+                async with asyncio.timeout(self._pause()):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
+
+    def _pause(self) -> float:
+        """Seconds until the next tick."""
+        return BUSY if self._waited_for() or self._pending_barriers() else TICK
+
+    def _waited_for(self) -> bool:
+        return any(operation.state == "running" for operation in self.operations.values())
 
     async def tick(self) -> None:
         async with self._lock:
@@ -106,6 +114,7 @@ class Agent:
             if not self._known:
                 await self._learn()
             if self._known:
+                await self._follow()
                 await self._reconcile()
         except (LbagentError, OSError) as error:
             self.errors += 1
@@ -139,6 +148,21 @@ class Agent:
             self.reloads += 1
             self._proved.clear()  # the new worker has not heard that checks have to begin afresh
             log.info("HAProxy has a new worker, %d after %d", self.observed.pid, before.pid)
+
+    async def _follow(self) -> None:
+        """Take over what the whole control plane was asked for; an HAProxy of its own has nobody to follow."""
+
+    def _together(self) -> frozenset[tuple[str, str]]:
+        """The (node, service) that come back on every HAProxy at once."""
+        return frozenset()
+
+    def _view(self) -> View | None:
+        """What the other HAProxies report."""
+        return None
+
+    def number(self) -> int:
+        """The revision that commands and status speak of."""
+        return self.intent.revision
 
     async def _learn(self) -> None:
         """Read the intent; rebuild a missing, damaged or older one from what HAProxy and its files hold."""
@@ -210,7 +234,10 @@ class Agent:
                 self.errors += 1
                 log.error("%s", "; ".join(failed))
                 break
-        left = [a for a in self._plan() if not isinstance(a, CutSessions)]
+        track = self.config.haproxy.vip_track_file
+        left = [a for a in self._plan() if not isinstance(a, CutSessions) and getattr(a, "name", "") != track]
+        wrong = track is not None and self._wanted and self.observed.files.get(track) != self._wanted.files[track]
+        self._astray = f"{track} cannot be written: keepalived does not hear of a drain" if wrong else ""
         self._unwritten = self.failures if any(isinstance(a, WriteFile) for a in left) else ()
         if self.observed.up and not left and not self.failures:
             await self._confirm()
@@ -222,7 +249,7 @@ class Agent:
         return plan(want, self.intent, self.observed, self._proved, self._clock())
 
     async def _advance(self) -> None:
-        moved = advance(self.intent, self.observed, self._proved, self._clock(), self._settled)
+        moved = advance(self.intent, self.observed, self._proved, self._clock(), self._settled, self._together())
         if moved is not self.intent and moved != self.intent:
             held = {ref for ref, (_, _, d, _) in moved.held().items() if d.phase is Phase.RETURNING}
             self._proved &= held
@@ -287,12 +314,10 @@ class Agent:
 
     async def handle(self, change: Change, by: str) -> Operation | dict[str, Any]:
         """Carry a change out, or with ``dry_run`` say what would be done. LbagentError is a refusal."""
+        if change.local:
+            raise LbagentError("bad_request", "local: this HAProxy shares its intent with no other")
         async with self._lock:
-            await self._see()
-            if not self._known:
-                await self._learn()
-            if not self._known:
-                raise LbagentError("intent_unreadable", self.trouble)
+            await self._learned()
             now = self._clock()
             decision = decide(self.config, self.topology, self.observed, self.intent, change, now, by)
             if change.dry_run:
@@ -305,13 +330,32 @@ class Agent:
                 finally:
                     await self._off_loop(self._balancer.release)
                 self._forget_barriers(before, self.intent)
-            number = f"{self.intent.revision}-{len(self.operations) + 1}-{int(now)}"
-            operation = begin(number, decision, self.intent.revision, by, change.reason, now)
-            self.operations[number] = operation
-            log.info("%s by %s: %s", operation.command, by, change.reason or "no reason given")
-            await self._tick(look=False)
-            self._wake.set()
-            return self.operations[number]
+            return await self._begin(decision, change, by, now)
+
+    async def _begin(self, decision: Decision, change: Change, by: str, now: float, revision: int = 0) -> Operation:
+        """The operation of a change that is stored, after its first tick."""
+        number = f"{self.intent.revision}-{len(self.operations) + 1}-{int(now)}"
+        revision = revision or self.number()
+        operation = begin(number, decision, revision, by, change.reason, now, local=change.local)
+        self.operations[number] = operation
+        log.info("%s by %s: %s", operation.command, by, change.reason or "no reason given")
+        await self._tick(look=False)
+        self._wake.set()
+        return self.operations[number]
+
+    async def _learned(self) -> None:
+        """Look, and have an intent to go by."""
+        await self._see()
+        if not self._known:
+            await self._learn()
+        if not self._known:
+            raise LbagentError("intent_unreadable", self.trouble)
+
+    async def forget(self, node: str, by: str) -> None:  # noqa: ARG002 what a member of several does
+        """End what is remembered of another HAProxy's agent."""
+        raise LbagentError(
+            "unknown_node", f"no agent of {node} is remembered: this HAProxy shares its intent with no other"
+        )
 
     async def _room_for(self, intent: Intent) -> None:
         """A disk that is full is found before the intent is stored, so that nothing is half done."""
@@ -336,17 +380,22 @@ class Agent:
 
     # --------------------------------------------------------------------------------------- operations
 
-    async def _judge(self) -> None:
-        situation = Situation(
+    def _situation(self) -> Situation:
+        return Situation(
             intent=self.intent,
             observed=self.observed,
             barriers=self._barriers,
-            confirmed=self.confirmed if self._settled else -1,
+            confirmed=self.number() if self._settled and self.confirmed >= self.intent.revision else -1,
             failures=self.failures,
             unwritten=self._unwritten,
             down_for=time.monotonic() - self._answered,
             now=self._clock(),
+            node=self.config.node,
+            view=self._view(),
         )
+
+    async def _judge(self) -> None:
+        situation = self._situation()
         for number, operation in list(self.operations.items()):
             if operation.state != "running":
                 continue
@@ -390,9 +439,14 @@ class Agent:
             self.observed,
             self._barriers,
             in_sync=self.in_sync,
-            trouble=self.trouble or "; ".join(filter(None, (*self.failures, self._stuck))),
+            trouble=self.trouble or "; ".join(filter(None, self._troubles())),
             now=self._clock(),
+            revision=self.number(),
+            view=self._view(),
         )
+
+    def _troubles(self) -> tuple[str, ...]:
+        return (*self.failures, self._stuck, self._astray)
 
     async def _off_loop(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

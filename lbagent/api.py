@@ -39,6 +39,7 @@ class Api:
                 web.post("/v1/changes", self._changes),
                 web.put("/v1/services/{service}/mode", self._service_mode),
                 web.put("/v1/nodes/{node}/state", self._node_state),
+                web.delete("/v1/agents/{node}", self._forget),
                 web.get("/v1/operations/{id}", self._operation),
                 web.get("/v1/history", self._history),
                 web.get("/v1/events", self._events),
@@ -107,6 +108,11 @@ class Api:
         node = {"state": body.pop("state", None), "services": body.pop("services", [])}
         body["nodes"] = {request.match_info["node"]: node}
         return await self._carry_out(request, parse(msgspec.json.encode(body)))
+
+    async def _forget(self, request: web.Request) -> web.StreamResponse:
+        node = request.match_info["node"]
+        await asyncio.shield(self._agent.forget(node, request["peer"].name))
+        return _json({"forgotten": node})
 
     async def _carry_out(self, request: web.Request, change: Change) -> web.StreamResponse:
         command = change.command

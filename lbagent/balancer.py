@@ -57,7 +57,8 @@ class Balancer:
 
     def observe(self) -> Observed:
         """HAProxy and its files as they are; never raises for an HAProxy that is down or talks nonsense."""
-        on_disk = files.read_all(Path(self._config.state_dir), FILES)
+        track = (self._config.vip_track_file,) if self._config.vip_track_file else ()
+        on_disk = files.read_all(Path(self._config.state_dir), (*FILES, *track))
         try:
             seen, self._facts = observe(self._admin, self._config.seen_dir, self._facts, self._sticky)
         except HAProxyError as error:
@@ -75,7 +76,7 @@ class Balancer:
             if self._last is not None and self._last.pid != seen.pid and self._old is not None:
                 self._old = (*(w for w in self._old if w.pid != self._last.pid), self._last)
         served = {s.ref: s.sessions for b in seen.backends.values() for s in b.servers.values() if s.sessions}
-        self._last = Worker(pid=seen.pid, sessions=served, current_map=seen.table)
+        self._last = Worker(pid=seen.pid, sessions=served, clients=seen.clients, current_map=seen.table)
         return Observed(
             up=True,
             version=seen.version,
@@ -86,6 +87,7 @@ class Balancer:
             lists=seen.lists,
             old_workers=self._old,
             blind=blind,
+            clients=seen.clients,
             files=on_disk,
         )
 
@@ -127,14 +129,19 @@ class Balancer:
         return tuple(worker for worker in seen if worker is not None)
 
     def _look(self, pid: int) -> Worker:
-        stat, table = batch(self._channel(pid), ["show stat -1 4 -1", f"show map {self._config.seen_dir}/{guard.MAP}"])
-        rows = csv.DictReader([stat[0].removeprefix("# "), *stat[1:]])
-        sessions = {Ref(row["pxname"], row["svname"]): int(row["scur"] or 0) + int(row["qcur"] or 0) for row in rows}
+        stat, table = batch(self._channel(pid), ["show stat -1 5 -1", f"show map {self._config.seen_dir}/{guard.MAP}"])
+        rows = list(csv.DictReader([stat[0].removeprefix("# "), *stat[1:]]))
+        sessions = {
+            Ref(row["pxname"], row["svname"]): int(row["scur"] or 0) + int(row["qcur"] or 0)
+            for row in rows
+            if row["svname"] != "FRONTEND"
+        }
         entries = [row.partition(" ")[2].partition(" ") for row in table]
         loaded = not table or table[0].startswith("0x")
         return Worker(
             pid=pid,
             sessions={ref: count for ref, count in sessions.items() if count},
+            clients=sum(int(row["scur"] or 0) for row in rows if row["svname"] == "FRONTEND"),
             current_map=tuple(sorted((k, v) for k, _, v in entries)) if loaded else None,
         )
 
@@ -167,10 +174,12 @@ class Balancer:
         failed: list[str] = []
         for action in actions:
             if isinstance(action, WriteFile):
+                path = Path(self._config.state_dir) / action.name
                 try:
-                    files.write(Path(self._config.state_dir) / action.name, action.text)
+                    files.write(path, action.text)
                 except OSError as error:
-                    failed.append(f"{self._config.state_dir}/{action.name}: {error.strerror or error}")
+                    if action.name != self._config.vip_track_file:  # keepalived's: no worker depends on it
+                        failed.append(f"{path}: {error.strerror or error}")
         if failed:  # a worker is never told what the files do not hold
             return failed
         here = [a for a in actions if not isinstance(a, WriteFile) and getattr(a, "pid", None) is None]

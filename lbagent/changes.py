@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from . import guard, when
+from .cluster import Elsewhere, hold
 from .config import Config
 from .errors import LbagentError
 from .model import GUARD_GONE, Admin, Drain, Held, Intent, Mode, Observed, Phase, Ref, ServiceIntent
@@ -45,6 +46,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     last: Literal["refuse", "down"] = "refuse"
     force: bool = False
     dry_run: bool = False
+    local: bool = False  # this HAProxy alone
     if_revision: int | None = None
 
     @property
@@ -94,20 +96,33 @@ def decide(
     change: Change,
     now: float,
     by: str,
+    elsewhere: Elsewhere | None = None,
 ) -> Decision:
-    """The intent after ``change``; LbagentError says why not, and names every service and backend concerned."""
+    """The intent after ``change``; LbagentError says why not, and names every service and backend concerned.
+
+    ``elsewhere`` is what the other HAProxies report, where ``intent`` is the one that all of them share.
+    """
     if change.if_revision is not None and change.if_revision != intent.revision:
         raise LbagentError(
             "revision",
             f"the intent is at revision {intent.revision}, the change was made for {change.if_revision}",
         )
-    return _Deciding(config, topology, observed, change, now, by).decide(intent)
+    return _Deciding(config, topology, observed, change, now, by, elsewhere).decide(intent)
 
 
 class _Deciding:
     def __init__(
-        self, config: Config, topology: Topology, observed: Observed, change: Change, now: float, by: str
+        self,
+        config: Config,
+        topology: Topology,
+        observed: Observed,
+        change: Change,
+        now: float,
+        by: str,
+        elsewhere: Elsewhere | None,
     ) -> None:
+        self.elsewhere = elsewhere or Elsewhere()
+        self.shared = elsewhere is not None
         self.config, self.topology, self.observed, self.change = config, topology, observed, change
         self.now, self.by = int(now), by
         self.notes: list[str] = []
@@ -119,7 +134,7 @@ class _Deciding:
         )
 
     def decide(self, intent: Intent) -> Decision:
-        self.ours = intent.held()
+        self.ours = self.elsewhere.here.held() | intent.held() if self.shared else intent.held()
         out = self._modes(intent)
         drains: list[tuple[str, str]] = []
         returns: list[tuple[str, str]] = []
@@ -131,7 +146,9 @@ class _Deciding:
             else:
                 out, names = self._ready(out, node, wanted.services)
                 returns += [(node, name) for name in names]
+        self._few_at_a_time(intent, out)
         out = self._protect(intent, out)
+        self._clients_of({node for node, _ in drains})
         if any(len(key) + len(value) > LONGEST_ENTRY for key, value in guard.entries(self.config, out)):
             raise LbagentError(
                 "bad_request", f"the names and the reason make more than {LONGEST_ENTRY} bytes of one answer"
@@ -173,7 +190,7 @@ class _Deciding:
         for name, wanted in self.change.services.items():
             if wanted.mode is Mode.UP:
                 out = out.with_service(name, None)
-                if name in out.drains.get(GUARD_GONE, {}):
+                if name in (self.elsewhere.here if self.shared else out).drains.get(GUARD_GONE, {}):
                     self.reopened.append((GUARD_GONE, name))
             else:
                 out = out.with_service(name, self._closed(name, wanted.mode, intent, start, until))
@@ -251,6 +268,11 @@ class _Deciding:
             if any(self.observed.backends[b].guard is None for b in s.http)
         ]
         bare += [f"{s.name} (no such backend: {', '.join(s.missing)})" for s in services if s.missing]
+        bare += [
+            f"{s.name} (on {', '.join(nodes)})"
+            for s in services
+            if (nodes := self.elsewhere.bare.get(s.name)) and self.change.services.get(s.name) is not None
+        ]
         if bare:
             raise LbagentError(
                 "guard_missing",
@@ -284,6 +306,7 @@ class _Deciding:
             known = {held.ref: held for held in before.servers} if before else {}
             drain = replace(
                 before.step(Phase.HELD) if before else Drain(since=self.now),
+                forced=False,
                 admin=Admin.MAINT if before and before.admin is Admin.MAINT and self.change.maint else Admin.DRAIN,
                 end_in_maint=self.change.maint,
                 kill=self.change.kill,
@@ -299,13 +322,12 @@ class _Deciding:
         return intent, [n for n in of_node if not only or n in only]
 
     def _held(self, ref: Ref) -> Held:
-        seen = self.observed.server(ref)
         if ref in self.ours:  # another drain of ours holds it: two services may share a backend
             return self.ours[ref][3]
-        foreign = seen.admin if seen and seen.admin is not Admin.READY else None
-        if foreign:
-            self.notes.append(f"{ref} is in {foreign} already, not by lbagent: it stays so after `ready`")
-        return Held(backend=ref.backend, server=ref.server, foreign=foreign, agent_check=bool(seen and seen.agent))
+        held = hold(ref, self.observed)
+        if held.foreign:
+            self.notes.append(f"{ref} is in {held.foreign} already, not by lbagent: it stays so after `ready`")
+        return held
 
     def _ready(self, intent: Intent, node: str, only: list[str]) -> tuple[Intent, list[str]]:
         drains = intent.drains.get(node, {})
@@ -320,7 +342,9 @@ class _Deciding:
                 continue
             # While HAProxy is down nothing can prove itself: it waits for as long as that takes.
             drain = drain.step(Phase.RETURNING, self.timeout if self.observed.up else None)
-            intent = intent.with_drain(node, name, drain.step(Phase.RELEASED) if self.change.force else drain)
+            if self.change.force:
+                drain = replace(drain.step(Phase.RELEASED), forced=True)
+            intent = intent.with_drain(node, name, drain)
         for refs in self.topology.node_services(node).values() if not drains else ():
             for ref in refs:
                 seen = self.observed.server(ref)
@@ -334,6 +358,34 @@ class _Deciding:
             raise LbagentError("unknown_service", _unknown(f"service on {node}", unknown, known))
 
     # ------------------------------------------------------------------------------------ last server
+
+    def _few_at_a_time(self, before: Intent, after: Intent) -> None:
+        """Refuse to drain more nodes together than the configuration allows."""
+        most = self.config.most_drained
+        out, was = set(_out(after)), set(_out(before))
+        if most is None or not out - was or len(out) <= most or self.change.force:
+            return
+        others = ", ".join(sorted(was)) or "no other"
+        raise LbagentError(
+            "max_unavailable",
+            f"{', '.join(sorted(out - was))} would be drained beside {others}, and max_unavailable is {most}: "
+            f"bring {'one' if len(was) > 1 else others} back first (`lbctl ready`), or --force",
+        )
+
+    def _clients_of(self, nodes: set[str]) -> None:
+        """A drain empties a node's servers, not the HAProxy on it: say who would be cut by patching that."""
+        for node in sorted(nodes & set(self.elsewhere.clients)):
+            count, moves = self.elsewhere.clients[node]
+            how = (
+                "keepalived is told to move the virtual address"
+                if moves
+                else "move the virtual address first (haproxy.vip_track_file lets keepalived do it by itself)"
+            )
+            if count:
+                self.notes.append(
+                    f"{node}'s own HAProxy has {count} client connection{'' if count == 1 else 's'}, "
+                    f"which patching it would cut: {how}"
+                )
 
     def _protect(self, before: Intent, after: Intent) -> Intent:
         """Refuse to leave a service with fewer ready servers than it needs, or close it first if told to."""
@@ -349,11 +401,14 @@ class _Deciding:
             for backend in service.backends:
                 if backend not in touched:
                     continue
-                left = [
-                    s.ref for s in self.observed.backends[backend].servers.values() if s.ready and s.ref not in held
-                ]
+                ready = [s.ref for s in self.observed.backends[backend].servers.values() if s.ready]
+                left = [r for r in ready if r not in held and str(r) not in self.elsewhere.sick]
                 if len(left) < service.config.min_ready:
-                    short.setdefault(name, []).append(f"{backend} would keep {len(left)} of {service.config.min_ready}")
+                    sick = {str(r): self.elsewhere.sick[str(r)] for r in ready if str(r) in self.elsewhere.sick}
+                    seen = "".join(f", {ref} is not ready as seen from {', '.join(who)}" for ref, who in sick.items())
+                    short.setdefault(name, []).append(
+                        f"{backend} would keep {len(left)} of {service.config.min_ready}{seen}"
+                    )
         if not short or self.change.force:
             self.notes += [f"forced: {name}: {', '.join(why)} ready" for name, why in short.items()]
             return after
@@ -374,6 +429,15 @@ class _Deciding:
             after = after.with_service(name, self._closed(name, Mode.DOWN, after, None, None))
         self.notes.append(f"closed, as no ready server is left: {', '.join(names)}; `lbctl up` opens them again")
         return after
+
+
+def _out(intent: Intent) -> list[str]:
+    """Nodes with a drain that is not being given back."""
+    return [
+        node
+        for node, drains in intent.drains.items()
+        if node != GUARD_GONE and any(d.phase is not Phase.RELEASED for d in drains.values())
+    ]
 
 
 def _unknown(kind: str, names: list[str], known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 DEFAULT_SOCKET = "/run/lbagent/lbagent.sock"
 PATIENCE = 5.0  # seconds for an agent to answer
@@ -48,6 +49,9 @@ class Client:
 
     def change(self, body: dict[str, Any]) -> Any:
         return self._call("POST", "/v1/changes", body)
+
+    def forget(self, node: str) -> Any:
+        return self._call("DELETE", f"/v1/agents/{quote(node, safe='')}")
 
     def follow(self, operation: str) -> Iterator[Any]:
         """The operation whenever it changes, until it has ended; NoAgent when the agent goes away meanwhile."""

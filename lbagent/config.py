@@ -40,6 +40,7 @@ class HAProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: str = "/var/lib/lbagent/haproxy"
     state_dir_in_haproxy: str | None = None  # the same folder as a HAProxy in a container sees it
     check_command: tuple[str, ...] = ("haproxy", "-c")
+    vip_track_file: str | None = None  # for keepalived's track_file: 1 while this node is drained, else 0
 
     @property
     def seen_dir(self) -> str:
@@ -79,8 +80,32 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
 
 
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where an etcd member serves clients."""
+
+    protocol: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.protocol}://{host}:{self.port}"
+
+
+class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True):
+    endpoints: tuple[Endpoint, ...]
+    prefix: str = "/lbagent"
+    ca: str | None = None  # files in PEM
+    cert: str | None = None
+    key: str | None = None
+    user: str | None = None
+    password: str | None = None
+    password_file: str | None = None
+
+
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
-    path: str = "/var/lib/lbagent/intent.json"
+    path: str = "/var/lib/lbagent/intent.json"  # with etcd: the last known intent
+    etcd: EtcdConfig | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +118,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, ServiceConfig] = {}
     nodes: dict[str, NodeConfig] = {}
     store: StoreConfig = StoreConfig()
+    max_unavailable: int | None = None  # nodes that may be drained together; None: one with a shared store, else any
+
+    @property
+    def most_drained(self) -> int | None:
+        return self.max_unavailable if self.max_unavailable is not None or self.store.etcd is None else 1
 
 
 def load(path: Path) -> Config:
@@ -125,6 +155,7 @@ def parse(text: str) -> Config:
         services={n: _service(s, n) for n, s in root.sections("services")},
         nodes={n: _node(s, n) for n, s in root.sections("nodes")},
         store=_store(root.section("store")),
+        max_unavailable=root.take("max_unavailable", _optional(_whole(1, 1000)), None),
     )
     root.done()
     _one_owner(config, problems)
@@ -145,6 +176,7 @@ def _haproxy(section: _Section) -> HAProxyConfig:
         state_dir=section.take("state_dir", _state_dir, default.state_dir),
         state_dir_in_haproxy=section.take("state_dir_in_haproxy", _optional(_state_dir), None),
         check_command=section.take("check_command", _list(_text, least=1, twice=True), default.check_command),
+        vip_track_file=section.take("vip_track_file", _optional(_path), None),
     )
     section.done()
     return made
@@ -215,7 +247,33 @@ def _node(section: _Section, name: str) -> NodeConfig:
 
 
 def _store(section: _Section) -> StoreConfig:
-    made = StoreConfig(path=section.take("path", _path, StoreConfig().path))
+    made = StoreConfig(path=section.take("path", _path, StoreConfig().path), etcd=_etcd(section))
+    section.done()
+    return made
+
+
+def _etcd(outer: _Section) -> EtcdConfig | None:
+    if not outer.has("etcd"):
+        return None
+    section = outer.section("etcd")
+    if not section.has("endpoints"):
+        section.problem("endpoints", "is missing: the URLs of etcd's members, such as http://10.0.0.1:2379")
+    made = EtcdConfig(
+        endpoints=section.take("endpoints", _list(_endpoint, least=1), ()),
+        prefix=section.take("prefix", _prefix, "/lbagent"),
+        ca=section.take("ca", _optional(_path), None),
+        cert=section.take("cert", _optional(_path), None),
+        key=section.take("key", _optional(_path), None),
+        user=section.take("user", _optional(_text), None),
+        password=section.take("password", _optional(_text), None),
+        password_file=section.take("password_file", _optional(_path), None),
+    )
+    if (made.cert is None) != (made.key is None):
+        section.problem("cert", "and key belong together: give both")
+    if made.password is not None and made.password_file is not None:
+        section.problem("password", "and password_file say the same thing twice: give one")
+    if (made.user is None) != (made.password is None and made.password_file is None):
+        section.problem("user", "needs a password or a password_file, and they need a user")
     section.done()
     return made
 
@@ -252,6 +310,9 @@ class _Section:
             self._tree = value
         else:
             problems.append(f"{path}: expected a mapping, got {_what(value)}")
+
+    def has(self, key: str) -> bool:
+        return self._tree.get(key) is not None
 
     def problem(self, key: str, sentence: str) -> None:
         self._problems.append(f"{self._path}.{key}: {sentence}")
@@ -356,6 +417,21 @@ def _listen(value: object) -> str:
     if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535 or not host or " " in host:
         raise _Bad(("", f"{value!r} is not ADDRESS:PORT"))
     return str(value)
+
+
+def _endpoint(value: object) -> Endpoint:
+    text = _text(value)
+    parts = re.fullmatch(r"(?:(https?)://)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})/?", text)
+    if parts is None or not 0 < int(parts[3]) <= 65535:
+        raise _Bad(("", f"{text!r} is not a URL of an etcd member, such as http://10.0.0.1:2379"))
+    return Endpoint(parts[1] or "http", parts[2].strip("[]"), int(parts[3]))
+
+
+def _prefix(value: object) -> str:
+    text = _path(value).rstrip("/")
+    if not re.fullmatch(r"[A-Za-z0-9/_.:-]+", text):
+        raise _Bad(("", f"{value!r} is not a key of etcd's: letters, digits and /_.:- only, and not empty"))
+    return text
 
 
 def _path(value: object) -> str:

@@ -22,8 +22,10 @@ from .balancer import Balancer
 from .config import DEFAULT_PATH, Config, ConfigError, load
 from .errors import Exit
 from .history import History
+from .member import MemberAgent
 from .metrics import Metrics
 from .model import GUARD_GONE
+from .sharing import Sharing
 from .store import FileStore
 
 log = logging.getLogger("lbagent")
@@ -85,14 +87,7 @@ def secret_digest(config: Config) -> str | None:
 
 async def serve(config: Config, path: Path) -> None:
     """Serve until SIGTERM or SIGINT. What answers users runs inside HAProxy, so stopping changes nothing for them."""
-    store_path = Path(config.store.path)
-    agent = Agent(
-        config,
-        FileStore(store_path),
-        Balancer(config.haproxy),
-        History(store_path.with_name("history.jsonl")),
-        secret_digest(config),
-    )
+    agent = _agent(config)
     metrics = Metrics(agent)
     stop = asyncio.Event()
     hup = asyncio.Event()
@@ -118,6 +113,18 @@ async def serve(config: Config, path: Path) -> None:
         agent.close()
         for task in done:
             task.result()  # a loop that ended by itself ended with an exception
+
+
+def _agent(config: Config) -> Agent:
+    store = FileStore(Path(config.store.path))
+    balancer = Balancer(config.haproxy)
+    history = History(Path(config.store.path).with_name("history.jsonl"))
+    if config.store.etcd is None:
+        return Agent(config, store, balancer, history, secret_digest(config))
+    from .etcd import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
+
+    sharing = Sharing(EtcdStore(config.store.etcd, config.node), config.node)
+    return MemberAgent(config, store, balancer, history, sharing, secret_digest(config))
 
 
 async def _serve(stack: contextlib.AsyncExitStack, application: web.Application, on: list[socket.socket]) -> None:

@@ -31,6 +31,8 @@ CODES: dict[str, tuple[int, Exit]] = {
     "too_large": (413, Exit.USAGE),
     "forbidden": (403, Exit.NOT_PERMITTED),
     "last_server": (409, Exit.REFUSED),
+    "max_unavailable": (409, Exit.REFUSED),
+    "agent_alive": (409, Exit.REFUSED),
     "tcp_backend": (409, Exit.REFUSED),
     "guard_missing": (409, Exit.REFUSED),
     "revision": (409, Exit.REFUSED),

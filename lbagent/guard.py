@@ -16,7 +16,19 @@ import msgspec
 
 from . import presets, shipped
 from .config import Config, ServiceConfig
-from .model import FORCED_DRAIN, FORCED_MAINT, Admin, Drain, Intent, Mode, Ref, ServerSeen, ServiceIntent
+from .model import (
+    FORCED_DRAIN,
+    FORCED_MAINT,
+    Admin,
+    Drain,
+    Exceptional,
+    Intent,
+    Mode,
+    Ref,
+    ServerSeen,
+    ServiceIntent,
+    Stamp,
+)
 from .when import iso
 
 VERSION = 1
@@ -134,6 +146,10 @@ def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = No
             out[f"=intent/drain/{node}/{name}"] = _compact(drain)
     if intent.revision:  # though nothing be closed: an older intent has to be told from this one
         out["=revision"] = str(intent.revision)
+    if intent.followed:
+        out["=followed"] = f"{intent.followed.revision} {intent.followed.id}"
+    for subject, exception in intent.exceptions.items():
+        out[f"=intent/local/{subject}"] = _compact(exception)
     for backend, server in (steer or {}).items():
         out[f"=steer/{backend}"] = server
     return tuple(sorted(out.items()))
@@ -234,8 +250,15 @@ def intent_from(table: Iterable[tuple[str, str]]) -> Intent:
         elif key.startswith("=intent/drain/"):
             node, _, name = key.removeprefix("=intent/drain/").partition("/")
             intent = intent.with_drain(node, name, msgspec.json.decode(value, type=Drain))
+        elif key.startswith("=intent/local/"):
+            exception = msgspec.json.decode(value, type=Exceptional)
+            exceptions = intent.exceptions | {key.removeprefix("=intent/local/"): exception}
+            intent = msgspec.structs.replace(intent, exceptions=exceptions)
         elif key == "=revision":
             intent = msgspec.structs.replace(intent, revision=int(value))
+        elif key == "=followed":
+            number, _, unique = value.partition(" ")
+            intent = msgspec.structs.replace(intent, followed=Stamp(int(number), unique))
     return intent
 
 

@@ -131,10 +131,10 @@ def _one(channel: Channel, command: str) -> None:
 class Seen:
     """What one pass over a worker found; ``lists`` and ``table`` are None where the guard is not loaded."""
 
-    __slots__ = ("backends", "frontends", "lists", "pid", "table", "version")
+    __slots__ = ("backends", "clients", "frontends", "lists", "pid", "table", "version")
 
     def __init__(self) -> None:
-        self.pid, self.version = 0, ""
+        self.pid, self.version, self.clients = 0, "", 0
         self.frontends: frozenset[str] = frozenset()
         self.backends: dict[str, BackendSeen] = {}
         self.table: tuple[tuple[str, str], ...] | None = None
@@ -175,7 +175,7 @@ def observe(
         if pairs is not None
     }
     try:
-        out.frontends, out.backends = _proxies(state, stat, facts)
+        out.frontends, out.backends, out.clients = _proxies(state, stat, facts)
     except csv.Error as error:
         raise HAProxyError(f"`show stat`: {error}") from error
     return out, facts
@@ -209,7 +209,9 @@ def _tables(channel: Channel) -> frozenset[str]:
     return frozenset(row[2].rstrip(",") for row in rows if row[:2] == ["#", "table:"])
 
 
-def _proxies(state: Sequence[str], stat: Sequence[str], facts: Facts) -> tuple[frozenset[str], dict[str, BackendSeen]]:
+def _proxies(
+    state: Sequence[str], stat: Sequence[str], facts: Facts
+) -> tuple[frozenset[str], dict[str, BackendSeen], int]:
     columns = state[1].removeprefix("# ").split()
     states = {(row[1], row[3]): row for row in map(str.split, state[2:]) if len(row) >= len(columns) - 3}
     frontends: set[str] = set()
@@ -217,23 +219,26 @@ def _proxies(state: Sequence[str], stat: Sequence[str], facts: Facts) -> tuple[f
     servers: dict[str, dict[str, ServerSeen]] = {}
     rows = csv.reader([stat[0].removeprefix("# "), *stat[1:]])
     at = {name: index for index, name in enumerate(next(rows))}
-    mode, cookie = at["mode"], at.get("cookie")
+    mode, cookie, current = at["mode"], at.get("cookie"), at["scur"]
+    clients = 0
     for row in rows:
         proxy, name = row[0], row[1]
         if name == "FRONTEND":
             frontends.add(proxy)
+            clients += int(row[current] or 0)
         elif name == "BACKEND":
             sticky = proxy in facts.tables or bool(cookie and row[cookie])
             backends[proxy] = (row[mode] == "http", sticky)
         elif (line := states.get((proxy, name))) is not None:
             server = _server(Ref(proxy, name), row, at, dict(zip(columns, line, strict=False)), tuple(line))
             servers.setdefault(proxy, {})[name] = server
-    return frozenset(frontends), {
+    seen = {
         name: BackendSeen(
             name=name, http=http, sticky=sticky, guard=facts.guards.get(name), servers=servers.get(name, {})
         )
         for name, (http, sticky) in backends.items()
     }
+    return frozenset(frontends), seen, clients
 
 
 def _server(

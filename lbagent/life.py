@@ -10,7 +10,14 @@ from .model import FORCED_DRAIN, FORCED_MAINT, GUARD_GONE, Admin, Drain, Held, I
 from .plan import well
 
 
-def advance(intent: Intent, observed: Observed, proved: Set[Ref], now: float, settled: bool) -> Intent:
+def advance(
+    intent: Intent,
+    observed: Observed,
+    proved: Set[Ref],
+    now: float,
+    settled: bool,
+    together: Set[tuple[str, str]] = frozenset(),
+) -> Intent:
     """The intent after what is observed; the same object when nothing moved.
 
     ``settled``: at the last look every worker held what it should, and none was starting. Only then is a released
@@ -23,20 +30,32 @@ def advance(intent: Intent, observed: Observed, proved: Set[Ref], now: float, se
     for node, drains in out.drains.items():
         # Where two drains hold a server, only the one that holds on decides about it.
         mine = {name: [h for h in drain.servers if owner[h.ref][:2] == (node, name)] for name, drain in drains.items()}
-        returning = [h for name, d in drains.items() if d.phase is Phase.RETURNING for h in mine[name]]
         # A node comes back as a whole: one server that is not well keeps all of them out.
-        all_well = all(well(observed.server(h.ref), h, proved) for h in returning)
+        all_well = node_well(node, out, observed, proved)
         for name, drain in drains.items():
             if drain.phase is Phase.HELD:
                 after: Drain | None = _held(drain, observed)
             elif drain.phase is Phase.RETURNING:
-                after = _returning(drain, all_well, now)
+                after = drain if (node, name) in together else _returning(drain, all_well, now)
             else:
                 gone = settled and all(_given_back(h, observed) for h in mine[name])
                 after = None if gone else drain
             if after != drain:
                 out = out.with_drain(node, name, after)
     return out
+
+
+def node_well(node: str, intent: Intent, observed: Observed, proved: Set[Ref]) -> bool:
+    """Every server that is to come back on ``node`` may."""
+    owner = intent.held()
+    returning = [
+        held
+        for name, drain in intent.drains.get(node, {}).items()
+        if drain.phase is Phase.RETURNING
+        for held in drain.servers
+        if owner[held.ref][:2] == (node, name)
+    ]
+    return all(well(observed.server(held.ref), held, proved) for held in returning)
 
 
 def _held(drain: Drain, observed: Observed) -> Drain:

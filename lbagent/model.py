@@ -135,6 +135,8 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str = ""
     since: int = 0
     servers: tuple[Held, ...] = ()
+    forced: bool = False  # given back without asking for its health
+    asked_at: str = ""  # the node whose agent was asked, which judges its timeout (a shared intent only)
 
     def step(self, phase: Phase, deadline: int | None = None) -> Drain:
         """The same drain in its next phase; ValueError for a step that the life cycle does not have."""
@@ -143,12 +145,33 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.structs.replace(self, phase=phase, deadline=deadline)
 
 
-class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything operators asked for; ``drains`` is by node, then service."""
+class Stamp(msgspec.Struct, frozen=True, order=True):
+    """One revision of the shared intent. Its id tells it from another history's revision of the same number."""
+
+    revision: int
+    id: str
+
+
+class Exceptional(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where one HAProxy was told ``--local`` to differ from the shared intent, and what that said then."""
+
+    revision: int
+    service: ServiceIntent | None = None
+    drain: Drain | None = None
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything operators asked for; ``drains`` is by node, then service.
+
+    ``followed`` and ``exceptions`` (by subject: ``service`` or ``node/service``) belong to an HAProxy that follows a
+    shared intent.
+    """
 
     revision: int = 0
     services: dict[str, ServiceIntent] = {}
     drains: dict[str, dict[str, Drain]] = {}
+    followed: Stamp | None = None
+    exceptions: dict[str, Exceptional] = {}
 
     def held(self) -> dict[Ref, tuple[str, str, Drain, Held]]:
         """Every server under a drain: ref → (node, service, drain, held).
@@ -177,6 +200,14 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
         if mine:
             drains[node] = mine
         return msgspec.structs.replace(self, drains=drains)
+
+
+class Shared(Intent, frozen=True, kw_only=True, omit_defaults=True):
+    """The intent of a whole control plane: one for every HAProxy."""
+
+    trail: tuple[Stamp, ...] = ()  # its last revisions, this one at the end
+    touched: dict[str, int] = {}  # subject → revision of the last command that named it
+    at: float = 0.0  # the asking agent's clock at the last command
 
 
 # -------------------------------------------------------------------------------------------- observed
@@ -248,6 +279,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
     pid: int
     sessions: dict[Ref, int]
+    clients: int = 0
     current_map: tuple[tuple[str, str], ...] | None
 
 
@@ -265,7 +297,13 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     old_workers: tuple[Worker, ...] | None = None  # None: no master socket, unknown
     blind: str = ""  # why the master could not be asked just now; old_workers are then those last seen
     files: dict[str, str] = {}  # state_dir's files that exist
+    clients: int = 0  # connections of clients to its current worker
     error: str = ""  # why it is not up
+
+    @property
+    def connections(self) -> int:
+        """Connections of clients, in every worker."""
+        return self.clients + sum(w.clients for w in self.old_workers or ())
 
     def server(self, ref: Ref) -> ServerSeen | None:
         backend = self.backends.get(ref.backend)

@@ -38,6 +38,7 @@ def document() -> dict[str, Any]:
             "/v1/services/{service}/mode": {"put": _call("One service", operation, {"type": "object"}, 202)},
             "/v1/nodes/{node}/state": {"put": _call("One node", operation, {"type": "object"}, 202)},
             "/v1/operations/{id}": {"get": _call("What is still open; ?stream=1 until it ends", operation)},
+            "/v1/agents/{node}": {"delete": _call("Forget the agent of an HAProxy that is gone", {"type": "object"})},
             "/v1/history": {"get": _call("What was done", {"type": "object"})},
             "/v1/events": {"get": _call("The same as a stream, one JSON object a line", {"type": "object"})},
             "/v1/openapi.json": {"get": _call("This", {"type": "object"})},

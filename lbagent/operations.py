@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from .barrier import Key
 from .changes import Decision
+from .cluster import View, pending
 from .errors import Exit
 from .model import Intent, Mode, Observed, Phase, Stream
 
@@ -36,10 +37,16 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     open: tuple[str, ...] = ()
     exit: int | None = None
     ended: float | None = None
+    local: bool = False  # about this HAProxy alone
 
     @property
     def nodes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(node for node, _ in (*self.drains, *self.returns)))
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """What it is about: ``service`` or ``node/service``."""
+        return (*self.services, *(f"{node}/{name}" for node, name in (*self.drains, *self.returns)))
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,10 +60,15 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     down_for: float = math.inf  # seconds since HAProxy answered last
     unwritten: tuple[str, ...] = ()  # why files that HAProxy starts from are not on disk
     now: float
+    node: str = ""
+    view: View | None = None  # what the other HAProxies report, where the intent is shared
 
 
-def begin(number: str, decision: Decision, revision: int, by: str, reason: str, now: float) -> Operation:
+def begin(
+    number: str, decision: Decision, revision: int, by: str, reason: str, now: float, local: bool = False
+) -> Operation:
     return Operation(
+        local=local,
         id=number,
         command=decision.command,
         by=by,
@@ -76,15 +88,18 @@ def judge(operation: Operation, at: Situation) -> Operation:
     """The operation as it stands: still running with what is open, or ended."""
     if operation.state != "running":
         return operation
+    elsewhere, away = _elsewhere(operation, at)
     if not at.observed.up:
-        return _while_down(operation, at)
+        return _while_down(operation, at, elsewhere, away)
     if overtaken := _overtaken(operation, at):
         return _end(operation, "failed", Exit.FAILED, overtaken, at)
     waiting = _unconfirmed(operation, at) or (*_requests(operation, at), *_drains(operation, at))
     returning, gave_up = _returns(operation, at)
     if gave_up:
         return _end(operation, "deadline", Exit.DEADLINE, gave_up, at)
-    waiting = (*waiting, *returning)
+    waiting = (*waiting, *returning, *elsewhere)
+    if not waiting and away:
+        return _end(operation, "pending", Exit.NOT_YET_IN_FORCE, tuple(away), at)
     if not waiting:
         return _end(operation, "done", Exit.DONE, (), at)
     kills = any(d.kill for n, s in operation.drains if (d := at.intent.drains.get(n, {}).get(s)))
@@ -93,14 +108,40 @@ def judge(operation: Operation, at: Situation) -> Operation:
     return replace(operation, open=waiting)
 
 
-def _while_down(operation: Operation, at: Situation) -> Operation:
+def _elsewhere(operation: Operation, at: Situation) -> tuple[list[str], list[str]]:
+    """(what the other HAProxies have open, which are away)."""
+    if at.view is None or operation.local:
+        return [], []
+    return pending(at.view, at.node, operation.revision, operation.subjects)
+
+
+def open_lines(at: Situation) -> dict[str, tuple[str, ...]]:
+    """What this HAProxy has open for each service and drain, whoever asked: subject → sentences."""
+    everything = Operation(id="", command="", by="", reason="", revision=0, started=0.0)
+    found: dict[str, tuple[str, ...]] = {}
+    for name in at.intent.services:
+        found[name] = tuple(_requests(replace(everything, services=(name,)), at))
+    for node, drains in at.intent.drains.items():
+        for name, drain in drains.items():
+            pair = ((node, name),)
+            if drain.phase is Phase.HELD:
+                found[f"{node}/{name}"] = tuple(_drains(replace(everything, drains=pair), at))
+            else:
+                lines, _ = _returns(replace(everything, returns=pair), at)
+                found[f"{node}/{name}"] = tuple(lines)
+    return {subject: lines for subject, lines in found.items() if lines}
+
+
+def _while_down(operation: Operation, at: Situation, elsewhere: list[str], away: list[str]) -> Operation:
     """Kept and said to be pending, unless the files that HAProxy starts from are not there."""
     if at.unwritten:
         return _end(operation, "failed", Exit.FAILED, at.unwritten, at)
     if at.down_for < PATIENCE:
         return replace(operation, open=(at.observed.error,))
+    if elsewhere and (operation.deadline is None or at.now < operation.deadline):
+        return replace(operation, open=(at.observed.error, *elsewhere))
     why = f"{at.observed.error}; it will be in force the moment HAProxy starts"
-    return _end(operation, "pending", Exit.NOT_YET_IN_FORCE, (why,), at)
+    return _end(operation, "pending", Exit.NOT_YET_IN_FORCE, (why, *elsewhere, *away), at)
 
 
 def _overtaken(operation: Operation, at: Situation) -> tuple[str, ...]:

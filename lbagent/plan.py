@@ -50,6 +50,8 @@ def desired(
     files = guard.fixed_files(config) | {name: guard.list_text(p) for name, p in lists.items()}
     files[guard.MAP] = guard.map_text(table)
     files[guard.STATE] = guard.state_text(_state_rows(intent, observed))
+    if config.haproxy.vip_track_file:
+        files[config.haproxy.vip_track_file] = "1\n" if leaves(config.node, intent, topology) else "0\n"
     return Desired(table=table, lists=lists, files=files)
 
 
@@ -86,6 +88,13 @@ def plan(want: Desired, intent: Intent, observed: Observed, proved: Set[Ref], no
         else:
             actions += _release(seen, held)
     return actions
+
+
+def leaves(node: str, intent: Intent, topology: Topology) -> bool:
+    """The node is on its way out as a whole, so its virtual address should go too (keepalived's ``track_file``)."""
+    drains = intent.drains.get(node, {})
+    whole = set(topology.node_services(node)) | set(drains)
+    return bool(drains) and all(name in drains and drains[name].phase is not Phase.RELEASED for name in whole)
 
 
 def admin_for(drain: Drain, ref: Ref, observed: Observed) -> Admin:

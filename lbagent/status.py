@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from . import __version__, guard
 from .barrier import Key
+from .cluster import Member, View, sessions_elsewhere
 from .model import GUARD_GONE, Admin, Drain, Health, Held, Intent, Mode, NodeState, Observed, Phase, Ref, Stream
 from .topology import Topology
 
@@ -19,19 +21,21 @@ def guard_state(topology: Topology, observed: Observed) -> str:
     return "old" if any(v is not None and v < guard.VERSION for v in versions) else "present"
 
 
-def node_state(node: str, intent: Intent, observed: Observed) -> NodeState:
-    """The servers that are held decide: drained once none has a request open."""
+def node_state(
+    node: str, intent: Intent, observed: Observed, elsewhere: Mapping[Ref, int] = MappingProxyType({})
+) -> NodeState:
+    """The servers that are held decide: drained once none has a request open, here or ``elsewhere``."""
     drains = intent.drains.get(node, {})
     held = [h for d in drains.values() if d.phase is not Phase.RELEASED for h in d.servers]
     if not drains or not held:
         return NodeState.READY
-    busy = any(observed.sessions(h.ref) for h in held)
+    busy = any(observed.sessions(h.ref) or elsewhere.get(h.ref) for h in held)
     out = all(s is None or s.admin is not Admin.READY for s in (observed.server(h.ref) for h in held))
     return NodeState.DRAINED if out and not busy and not observed.blind else NodeState.DRAINING
 
 
-def sessions_of(refs: tuple[Ref, ...], observed: Observed) -> int:
-    return sum(observed.sessions(ref) for ref in refs)
+def sessions_of(refs: tuple[Ref, ...], observed: Observed, elsewhere: Mapping[Ref, int] = MappingProxyType({})) -> int:
+    return sum(observed.sessions(ref) + elsewhere.get(ref, 0) for ref in refs)
 
 
 def quiesced(name: str, intent: Intent, barriers: Mapping[str, dict[Key, Stream] | None], now: float) -> bool:
@@ -42,7 +46,7 @@ def quiesced(name: str, intent: Intent, barriers: Mapping[str, dict[Key, Stream]
     return barriers.get(name) == {}
 
 
-def status(
+def status(  # noqa: PLR0913 what is shown comes from as many owners
     node: str,
     topology: Topology,
     intent: Intent,
@@ -52,8 +56,17 @@ def status(
     in_sync: bool,
     trouble: str,
     now: float,
+    revision: int | None = None,
+    view: View | None = None,
 ) -> dict[str, Any]:
-    """The whole answer of ``GET /v1/status``."""
+    """The whole answer of ``GET /v1/status``. With a ``view``, sessions and quiescence count over all HAProxies."""
+    elsewhere = sessions_elsewhere(view, node)
+    open_elsewhere = {
+        subject
+        for member in (view.others(node) if view else ())
+        if view and member.node in view.alive
+        for subject in member.open
+    }
     old = observed.old_workers
     held, owner = intent.held(), topology.owner
     names = [*topology.services, *(n for n in intent.services if n not in topology.services)]
@@ -61,7 +74,7 @@ def status(
     return {
         "node": node,
         "version": __version__,
-        "revision": intent.revision,
+        "revision": intent.revision if revision is None else revision,
         "trouble": "; ".join(filter(None, (trouble, _guard_gone(intent)))),
         "haproxy": {
             "up": observed.up,
@@ -70,11 +83,35 @@ def status(
             "old_workers": len(old) if old is not None else None,
             "in_sync": in_sync,
             "guard": guard_state(topology, observed),
+            "clients": observed.connections,
             "error": observed.error,
         },
-        "services": [_service(n, topology, intent, held, owner, observed, barriers, now) for n in names],
-        "nodes": [_node(n, topology, intent, observed) for n in nodes],
+        "services": [
+            _service(n, topology, intent, held, owner, observed, barriers, now, elsewhere, n in open_elsewhere)
+            for n in names
+        ],
+        "nodes": [_node(n, topology, intent, observed, elsewhere) for n in nodes],
     }
+
+
+def agents(view: View, node: str, own: Member, alone: bool) -> list[dict[str, Any]]:
+    """Every HAProxy ever seen; this one as it is now. One that is ``alone`` sees no other alive."""
+    shown = view.members | {node: own}
+    return [
+        {
+            "node": name,
+            "alive": name == node or (name in view.alive and not alone),
+            "revision": member.revision,
+            "in_sync": member.in_sync and (name == node or (name in view.alive and not alone)),
+            "haproxy": member.up,
+            "sessions": sum(member.sessions.values()),
+            "clients": member.clients,
+            "version": member.version,
+            "exceptions": list(member.exceptions),
+            "trouble": member.trouble,
+        }
+        for name, member in sorted(shown.items())
+    ]
 
 
 def _guard_gone(intent: Intent) -> str:
@@ -87,7 +124,7 @@ def _guard_gone(intent: Intent) -> str:
     )
 
 
-def _service(
+def _service(  # noqa: PLR0913, PLR0917 as above
     name: str,
     topology: Topology,
     intent: Intent,
@@ -96,12 +133,14 @@ def _service(
     observed: Observed,
     barriers: Mapping[str, dict[Key, Stream] | None],
     now: float,
+    elsewhere: Mapping[Ref, int],
+    open_elsewhere: bool,
 ) -> dict[str, Any]:
     known = topology.services.get(name)
     asked = intent.services.get(name)
     mode = asked.effective(now) if asked else Mode.UP
     servers = [
-        _server(Ref(b, s), held, owner, observed)
+        _server(Ref(b, s), held, owner, observed, elsewhere)
         for b in (known.backends if known else ())
         for s in (observed.backends[b].servers if b in observed.backends else ())
     ]
@@ -114,7 +153,7 @@ def _service(
         "reason": asked.reason if asked else "",
         "by": asked.by if asked else "",
         "sessions": sum(s["sessions"] for s in servers),
-        "quiesced": quiesced(name, intent, barriers, now),
+        "quiesced": quiesced(name, intent, barriers, now) and not open_elsewhere,
         "orphan": known is None or bool(known.missing and asked),
         "frontends": list(known.config.frontends) if known else [],
         "tcp": list(known.tcp) if known else [],
@@ -128,6 +167,7 @@ def _server(
     held: Mapping[Ref, tuple[str, str, Drain, Held]],
     owner: Mapping[Ref, str],
     observed: Observed,
+    elsewhere: Mapping[Ref, int],
 ) -> dict[str, Any]:
     seen = observed.server(ref)
     entry = held.get(ref)
@@ -137,24 +177,26 @@ def _server(
         "node": owner.get(ref),
         "admin": seen.admin if seen else Admin.READY,
         "health": seen.health if seen else Health.NONE,
-        "sessions": observed.sessions(ref),
+        "sessions": observed.sessions(ref) + elsewhere.get(ref, 0),
         "foreign": bool(seen and seen.admin is not Admin.READY and (entry is None or entry[3].foreign is not None)),
     }
 
 
-def _node(name: str, topology: Topology, intent: Intent, observed: Observed) -> dict[str, Any]:
+def _node(
+    name: str, topology: Topology, intent: Intent, observed: Observed, elsewhere: Mapping[Ref, int]
+) -> dict[str, Any]:
     drains = intent.drains.get(name, {})
     first = min(drains.values(), key=lambda d: d.since, default=None)
     deadlines = [d.deadline for d in drains.values() if d.deadline is not None]
     orphans = [str(h.ref) for d in drains.values() for h in d.servers if observed.up and not observed.server(h.ref)]
     held = tuple(h.ref for d in drains.values() for h in d.servers)
-    state = node_state(name, intent, observed)
+    state = node_state(name, intent, observed, elsewhere)
     return {
         "name": name,
         "state": state,
         "since": first.since if first else None,
         "deadline": max(deadlines) if deadlines and state is NodeState.DRAINING else None,
-        "sessions": sessions_of(tuple(dict.fromkeys((*topology.nodes.get(name, ()), *held))), observed),
+        "sessions": sessions_of(tuple(dict.fromkeys((*topology.nodes.get(name, ()), *held))), observed, elsewhere),
         "reason": first.reason if first else "",
         "by": first.by if first else "",
         "services": sorted(drains),

@@ -1,6 +1,6 @@
-"""The intent on disk. Asynchronous and revisioned, so that a shared store fits in: read, compare-and-swap, watch.
+"""What an intent is stored in: read, compare-and-swap, watch. Two implement it: a file here, etcd in etcd.py.
 
-The file is JSON with a format number and a checksum. Missing and damaged are different answers, and neither is
+What is stored is JSON with a format number and a checksum. Missing and damaged are different answers, and neither is
 ever taken for "nothing is in maintenance".
 """
 
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -20,18 +20,19 @@ from .errors import Conflict, StoreError
 from .model import Intent
 
 FORMAT = 1
+T = TypeVar("T", bound=Intent)
 
 
 class Damaged(StoreError):
     """What is stored cannot be read; it is left as it is."""
 
 
-class Store(Protocol):
-    async def read(self) -> Intent | None:
+class Store(Protocol[T]):
+    async def read(self) -> T | None:
         """The newest intent; None when nothing was ever stored. Damaged when it cannot be read."""
         ...
 
-    async def swap(self, expected: int, intent: Intent) -> Intent:
+    async def swap(self, expected: int, intent: T) -> T:
         """Store ``intent`` as revision ``expected + 1``; Conflict when the stored one is not ``expected``."""
         ...
 
@@ -81,7 +82,7 @@ class FileStore:
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise Damaged(f"{self._path} cannot be read: {error}") from error
-        return decode(text, str(self._path))
+        return decode(text, str(self._path), Intent)
 
     def _write(self, intent: Intent) -> None:
         try:
@@ -102,7 +103,7 @@ def encode(intent: Intent) -> str:
     return json.dumps({"format": FORMAT, "checksum": _checksum(body), "intent": body}, indent=1) + "\n"
 
 
-def decode(text: str, where: str) -> Intent:
+def decode(text: str | bytes, where: str, kind: type[T] = Intent) -> T:  # type: ignore[assignment]  # T's bound
     """The intent in ``text``; Damaged when it is cut off, altered or of another format."""
     try:
         tree = json.loads(text)
@@ -110,7 +111,7 @@ def decode(text: str, where: str) -> Intent:
             raise ValueError(f"format {tree['format']}, this lbagent reads {FORMAT}")
         if tree["checksum"] != _checksum(tree["intent"]):
             raise ValueError("its checksum does not match")
-        return msgspec.convert(tree["intent"], Intent)
+        return msgspec.convert(tree["intent"], kind)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"{where} is damaged ({error}); nothing is opened for it") from error
 

@@ -73,14 +73,14 @@ class Entry:
 class Origin:
     """An HTTP server that logs. ``/wait/MS`` in a path makes it take so long; ``sick`` fails ``/health``."""
 
-    def __init__(self, name: str, port: int | None = None) -> None:
-        self.name, self.port = name, port or free_port()
+    def __init__(self, name: str, port: int | None = None, host: str = "127.0.0.1") -> None:
+        self.name, self.port, self.host = name, port or free_port(), host
         self.log: list[Entry] = []
         self.sick = False
         self._server: _Server | None = None
 
     def start(self) -> Origin:
-        self._server = _Server(("127.0.0.1", self.port), _Handler, self)
+        self._server = _Server((self.host, self.port), _Handler, self)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
@@ -210,6 +210,7 @@ class Load:
     pause: float = 0.002
     seconds: float = 60.0
     body: bytes | None = None
+    host: str = "127.0.0.1"
     results: list[tuple[float, int | str]] = field(default_factory=list)
 
     def __enter__(self) -> Load:
@@ -227,7 +228,7 @@ class Load:
 
     def _run(self) -> None:
         deadline = time.monotonic() + self.seconds
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         while not self._stop.is_set() and time.monotonic() < deadline:
             began = time.time()
             reused = connection.sock is not None
@@ -254,8 +255,8 @@ class Load:
 class HAProxy:
     """A real HAProxy in master-worker mode, with its sockets and configuration in ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, prefix: tuple[str, ...] = ()) -> None:
+        self.folder, self.prefix = folder, prefix  # what it is started through
         self.config = folder / "haproxy.cfg"
         self.socket, self.master_socket = folder / "admin.sock", folder / "master.sock"
         self.pidfile = folder / "haproxy.pid"
@@ -263,7 +264,7 @@ class HAProxy:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [HAPROXY, "-W", "-db", "-S", str(self.master_socket), "-f", str(self.config)],
+            [*self.prefix, HAPROXY, "-W", "-db", "-S", str(self.master_socket), "-f", str(self.config)],
             stdout=subprocess.DEVNULL,
             stderr=(self.folder / "haproxy.log").open("ab"),
         )
@@ -328,8 +329,8 @@ class HAProxy:
 class Agent:
     """A real lbagent and its lbctl."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.folder, self.settings = folder, config
+    def __init__(self, folder: Path, config: dict[str, Any], prefix: tuple[str, ...] = ()) -> None:
+        self.folder, self.settings, self.prefix = folder, config, prefix
         self.config, self.socket = folder / "lbagent.yaml", folder / "l.sock"
         self.log = folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -344,7 +345,7 @@ class Agent:
 
     def start(self, in_sync: bool = True) -> None:
         self.process = subprocess.Popen(
-            [BIN / "lbagent", "--config", str(self.config)],
+            [*self.prefix, BIN / "lbagent", "--config", str(self.config)],
             stdout=subprocess.DEVNULL,
             stderr=self.log.open("ab"),
         )

@@ -135,7 +135,10 @@ def test_a_name_that_haproxy_could_not_have_is_refused(name: str, tree: Any, pat
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("nodde: a", "$: unknown key 'nodde'; there are: bypass, control, haproxy, metrics, node, nodes, retry_after"),
+        (
+            "nodde: a",
+            "$: unknown key 'nodde'; there are: bypass, control, haproxy, max_unavailable, metrics, node, nodes",
+        ),
         ("haproxy: {sokcet: /a}", "$.haproxy: unknown key 'sokcet'"),
         ("control: {admin: []}", "$.control: unknown key 'admin'"),
         ("metrics: {port: 1}", "$.metrics: unknown key 'port'"),

@@ -72,6 +72,7 @@ def test_the_contract() -> None:
         "old_workers": 1,
         "in_sync": True,
         "guard": "present",
+        "clients": 0,
         "error": "",
     }
     nova = service(found)

@@ -21,6 +21,7 @@ VERBS = {
     "up": ("services", "up", "Open services again."),
     "run": ("run", "run", "Enter maintenance, run a command, leave it again."),
     "history": ("history", "history", "Who did what, when, why, how long it took."),
+    "forget": ("nodes", "forget", "End what is remembered of an HAProxy's agent that is gone for good."),
     "doctor": ("doctor", "doctor", "Check HAProxy, the guard, files and permissions."),
     "haproxy": ("haproxy", "haproxy", "Put the guard into HAProxy's configuration."),
 }

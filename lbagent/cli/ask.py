@@ -23,6 +23,7 @@ def options(function: F) -> F:
         (
             click.option("--reason", default="", help="Why; users and history see it. At most 500 characters."),
             click.option("--detach", is_flag=True, help="Do not wait."),
+            click.option("--local", is_flag=True, help="This HAProxy alone, though it shares its intent with others."),
             click.option("--dry-run", is_flag=True, help="Print what would be done, do nothing."),
             click.option("--json", "as_json", is_flag=True, help="Print the operation as JSON."),
         )

@@ -1,9 +1,10 @@
-"""``lbctl drain`` and ``lbctl ready``: a node out of traffic, and back."""
+"""``lbctl drain``, ``ready`` and ``forget``: a node out of traffic, back, and gone for good."""
 
 from __future__ import annotations
 
 import click
 
+from ..client import Client
 from . import ask
 from .names import complete_node, complete_service
 
@@ -37,6 +38,7 @@ def drain(
     force: bool,
     reason: str,
     detach: bool,
+    local: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -49,6 +51,7 @@ def drain(
         "last": last,
         "force": force,
         "reason": reason,
+        "local": local,
     }
     ask.carry_out(
         socket,
@@ -78,6 +81,7 @@ def ready(
     force: bool,
     reason: str,
     detach: bool,
+    local: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -87,6 +91,7 @@ def ready(
         "timeout": timeout,
         "force": force,
         "reason": reason,
+        "local": local,
     }
     ask.carry_out(
         socket,
@@ -97,3 +102,13 @@ def ready(
         undo=f"lbctl drain {node}",
         done=f"{node} is ready",
     )
+
+
+@click.command()
+@click.argument("node")
+@click.pass_obj
+def forget(socket: str, node: str) -> None:
+    """End what is remembered of NODE's agent, once its HAProxy is gone for good: no command waits for it then."""
+    with ask.answered():
+        Client(socket).forget(node)
+    click.echo(f"{node} is forgotten; its agent would be seen again as soon as it runs")

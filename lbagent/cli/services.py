@@ -32,6 +32,7 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
         force: bool,
         reason: str,
         detach: bool,
+        local: bool,
         dry_run: bool,
         as_json: bool,
     ) -> None:
@@ -43,6 +44,7 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
             "deadline": deadline,
             "force": force,
             "reason": reason,
+            "local": local,
         }
         names = ", ".join(services)
         closing = f"{names}: {mode} from {at}, announced until then" if at else f"{names}: {done}"
@@ -76,11 +78,13 @@ read_only = _closing(
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete_service)
 @ask.options
 @click.pass_obj
-def up(socket: str, services: tuple[str, ...], reason: str, detach: bool, dry_run: bool, as_json: bool) -> None:
+def up(
+    socket: str, services: tuple[str, ...], reason: str, detach: bool, local: bool, dry_run: bool, as_json: bool
+) -> None:
     """Open SERVICE again; also ends a window that lies ahead."""
     ask.carry_out(
         socket,
-        {"services": {name: {"mode": "up"} for name in services}, "reason": reason},
+        {"services": {name: {"mode": "up"} for name in services}, "reason": reason, "local": local},
         detach=detach,
         dry_run=dry_run,
         as_json=as_json,

@@ -63,6 +63,9 @@ def lines(now: dict[str, Any]) -> list[str]:
     out += ["", *columns(("SERVICE", "MODE", "SERVERS", "SESSIONS", "UNTIL", "BY", "REASON"), rows)]
     rows = [_node(node) for node in now["nodes"]]
     out += ["", *columns(("NODE", "STATE", "SESSIONS", "SINCE", "BY", "REASON"), rows)]
+    if "agents" in now:
+        rows = [_agent(agent, now["revision"]) for agent in now["agents"]]
+        out += ["", *columns(("AGENT", "STATE", "REVISION", "SESSIONS", "CLIENTS"), rows)]
     return out + _remarks(now)
 
 
@@ -75,7 +78,12 @@ def _haproxy(now: dict[str, Any]) -> str:
     )
     sync = click.style("in sync", fg="green") if haproxy["in_sync"] else click.style("not in sync", fg="red")
     guard = click.style(f"guard {haproxy['guard']}", fg="green" if haproxy["guard"] == "present" else "red")
-    return f"{now['node']}: HAProxy {haproxy['version']}, pid {haproxy['pid']}, {sync}, {guard}, {old}"
+    clients = _clients(haproxy["clients"])
+    return f"{now['node']}: HAProxy {haproxy['version']}, pid {haproxy['pid']}, {sync}, {guard}, {old}, {clients}"
+
+
+def _clients(count: int) -> str:
+    return f"{count} client connection{'' if count == 1 else 's'}"
 
 
 def _service(service: dict[str, Any]) -> tuple[str, ...]:
@@ -103,6 +111,20 @@ def _node(node: dict[str, Any]) -> tuple[str, ...]:
     if node["services"] and node["state"] != "ready":
         state += f" ({', '.join(node['services'])})" if len(node["services"]) <= 3 else ""
     return (node["name"], state, str(node["sessions"]), _time(node["since"]), node["by"], node["reason"])
+
+
+def _agent(agent: dict[str, Any], revision: int) -> tuple[str, ...]:
+    if not agent["alive"]:
+        state = click.style("away", fg="red")
+    elif not agent["haproxy"]:
+        state = click.style("HAProxy down", fg="red")
+    elif agent["in_sync"] and agent["revision"] == revision:
+        state = click.style("in sync", fg="green")
+    else:
+        state = click.style("not in sync", fg="yellow") + (f": {agent['trouble']}" if agent["trouble"] else "")
+    if agent["exceptions"]:
+        state += f", differs by --local: {', '.join(agent['exceptions'])}"
+    return (agent["node"], state, str(agent["revision"]), str(agent["sessions"]), str(agent["clients"]))
 
 
 def _remarks(now: dict[str, Any]) -> list[str]:

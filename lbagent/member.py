@@ -1,0 +1,389 @@
+"""An agent that shares its intent with those of other HAProxies (cluster.py has the theory, sharing.py the store).
+
+Two loops: the tick of every agent, which never waits for etcd, and :meth:`keep_in_touch`, which does nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec.structs import replace
+
+from . import __version__, cluster
+from .agent import BUSY, TICK, Agent
+from .balancer import Balancer
+from .changes import Change, Decision, NodeChange, decide
+from .cluster import Member, View
+from .config import Config
+from .errors import Conflict, LbagentError, StoreError
+from .history import History
+from .life import node_well
+from .model import GUARD_GONE, Drain, Exceptional, Intent, Mode, Phase, ServiceIntent, Shared
+from .operations import PATIENCE, Operation, open_lines
+from .sharing import Sharing
+from .status import agents
+from .store import Store
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 20  # times that a command is decided anew because another was quicker
+LONGEST = 4.5  # seconds for a command to be decided and stored: lbctl waits five for an answer
+WATCHED = 0.1  # seconds between two looks while a command waits for the others
+ALONE = 0.3  # seconds between two looks while etcd does not answer
+OTHERS_WAIT = 0.2  # seconds between two ticks while another agent may wait for this HAProxy
+
+
+class MemberAgent(Agent):
+    def __init__(
+        self,
+        config: Config,
+        store: Store[Intent],
+        balancer: Balancer,
+        history: History,
+        sharing: Sharing,
+        digest: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(config, store, balancer, history, digest, clock)
+        self.sharing = sharing
+        self._touch = asyncio.Event()
+        self._in_force = -1  # the newest shared revision that every worker was read back with
+        self._told: tuple[Member, tuple[str, ...]] | None = None  # what the last tick would report
+        self._refused: dict[str, str] = {}  # subject of a --local change → why the others cannot follow it
+
+    # -------------------------------------------------------------------------------------- two loops
+
+    async def run(self, alive: Callable[[], None]) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(super().run(alive))
+            group.create_task(self.keep_in_touch())
+            group.create_task(self._listen())
+
+    async def keep_in_touch(self) -> None:
+        """Look, move on what all have to agree about, report; for ever."""
+        while True:
+            try:
+                async with self.sharing.lock:
+                    await self._share()
+            except Conflict:
+                self._touch.set()  # another agent was quicker: look again
+                await asyncio.sleep(BUSY)
+            except StoreError:
+                pass  # said and kept by `sharing`
+            except Exception:
+                log.exception("sharing failed; what is in force stays")
+                await asyncio.sleep(TICK)
+            if self._known and self._behind():
+                self._wake.set()
+            pause = ALONE if self.sharing.alone_since is not None else WATCHED if self._waited_for() else TICK
+            try:
+                async with asyncio.timeout(pause):
+                    await self._touch.wait()
+            except TimeoutError:
+                pass
+            self._touch.clear()
+
+    async def _listen(self) -> None:
+        async for _ in self.sharing.watch():
+            self._touch.set()
+
+    async def _share(self) -> None:
+        view = await self.sharing.look()
+        if not self._known or self._told is None:
+            return
+        await self._move_on(view)
+        await self.sharing.keep(*self._told)
+
+    def _behind(self) -> bool:
+        shared = self.sharing.view.intent if self.sharing.view else None
+        return shared is not None and cluster.stamp(shared) != self.intent.followed
+
+    async def _move_on(self, view: View) -> None:
+        """What needs no operator: put back what etcd has lost, let returning nodes in, share what was done alone."""
+        now = self._clock()
+        if mended := cluster.mend(view.intent, self.intent, now):
+            shared, why = mended
+            log.warning("%s", why)
+            await self.sharing.swap(shared)
+            return
+        if view.intent is None or self._behind():
+            return
+        if cluster.steps_here(view.intent, view, self.config.node):
+            moved = cluster.step(view.intent, view, now)
+            if moved != view.intent:
+                await self.sharing.swap(moved)
+                return
+        await self._share_exceptions(view)
+
+    # -------------------------------------------------------------------------------------- following
+
+    async def _follow(self) -> None:
+        view = self.sharing.view
+        if view is None or view.intent is None or cluster.mend(view.intent, self.intent, self._clock()):
+            return
+        mine = cluster.follow(self.intent, view.intent, self.topology, self.observed, self._clock())
+        if mine is self.intent:
+            return
+        before = self.intent
+        self.intent = await self._store.swap(before.revision, mine)
+        self._forget_barriers(before, self.intent)
+        self._proved -= {ref for ref, (_, _, drain, _) in mine.held().items() if drain.phase is Phase.HELD}
+        if before.followed != mine.followed and mine.followed:
+            log.info("follows revision %d", mine.followed.revision)
+
+    def _together(self) -> frozenset[tuple[str, str]]:
+        view = self.sharing.view
+        return cluster.together(self.intent, view.intent if view else None)
+
+    def _view(self) -> View | None:
+        return self.sharing.view
+
+    def number(self) -> int:
+        return self.intent.followed.revision if self.intent.followed else 0
+
+    def _pause(self) -> float:
+        pause = super()._pause()
+        return OTHERS_WAIT if pause == TICK and self._told and self._told[0].open else pause
+
+    # -------------------------------------------------------------------------------------- reporting
+
+    async def _judge(self) -> None:
+        self._tell()
+        await super()._judge()
+
+    def _tell(self) -> None:
+        """Make the report of this tick; one that others wait for is sent at once."""
+        if not self._known:
+            return
+        situation = self._situation()
+        if situation.confirmed >= 0:
+            self._in_force = situation.confirmed
+        seen, intent = self.observed, self.intent
+        bare = (
+            name
+            for name, service in self.topology.services.items()
+            if seen.up and any(seen.backends[b].guard is None for b in service.http)
+        )
+        member = Member(
+            node=self.config.node,
+            revision=self._in_force,
+            in_sync=self.in_sync,
+            up=seen.up or situation.down_for < PATIENCE,
+            version=__version__,
+            time=self._clock(),
+            sessions=self._sessions(),
+            clients=seen.connections,
+            moves_address=self.config.haproxy.vip_track_file is not None,
+            trouble="; ".join(filter(None, (*self.failures, self._stuck))),
+            open=open_lines(situation),
+            well=self._well(),
+            holding=tuple(f"{n}/{s}" for n, drains in intent.drains.items() if n != GUARD_GONE for s in drains),
+            bare=tuple(sorted(bare)),
+            exceptions=tuple(sorted(intent.exceptions)),
+        )
+        told = (member, cluster.sick(intent, seen) if seen.up else ())
+        if self._told is None or (self._told[0].important(), self._told[1]) != (member.important(), told[1]):
+            self._touch.set()
+        self._told = told
+
+    def _sessions(self) -> dict[str, int]:
+        old = {ref for worker in self.observed.old_workers or () for ref in worker.sessions}
+        now = {s.ref for b in self.observed.backends.values() for s in b.servers.values() if s.sessions}
+        return {str(ref): self.observed.sessions(ref) for ref in sorted(old | now)} if self.observed.up else {}
+
+    def _well(self) -> tuple[str, ...]:
+        """Nodes whose servers may come back as far as this HAProxy is concerned."""
+        drains = self.intent.drains
+        returning = {n for n, of_node in drains.items() if any(d.phase is Phase.RETURNING for d in of_node.values())}
+        well = {n for n in returning if node_well(n, self.intent, self.observed, self._proved)}
+        asked = {node for node, _ in self._together()}
+        return tuple(sorted(well | (asked - set(drains)))) if self._settled else ()
+
+    def _troubles(self) -> tuple[str, ...]:
+        exceptions = [
+            f"{subject} differs here by --local" + (f" ({self._refused[subject]})" if subject in self._refused else "")
+            for subject in sorted(self.intent.exceptions)
+        ]
+        lasting = f"{', '.join(exceptions)}: the next command about it holds everywhere" if exceptions else ""
+        return (*super()._troubles(), self.sharing.trouble, lasting)
+
+    def status(self) -> dict[str, Any]:
+        made = super().status()
+        sharing = self.sharing
+        alone = sharing.alone_since is not None
+        own = self._told[0] if self._told else Member(node=self.config.node)
+        return made | {
+            "agents": agents(sharing.view or View(), self.config.node, own, alone),
+            "store": {"etcd": not alone, "alone_since": sharing.alone_since, "error": sharing.error},
+        }
+
+    # --------------------------------------------------------------------------------------- commands
+
+    async def handle(self, change: Change, by: str) -> Operation | dict[str, Any]:
+        if change.local:
+            return await self._handle_here(change, by)
+        try:
+            async with asyncio.timeout(LONGEST):
+                for _ in range(ATTEMPTS):
+                    try:
+                        async with self.sharing.lock:
+                            return await self._handle_everywhere(change, by)
+                    except Conflict:
+                        if change.if_revision is not None:
+                            raise
+                        await asyncio.sleep(random.uniform(0, BUSY))  # noqa: S311 so that two do not collide again
+        except TimeoutError:
+            raise StoreError(
+                f"{self.sharing.error or 'etcd does not answer in time'}: unless it took this command without saying "
+                "so, nothing is in force by it; see `lbctl status` once it answers, and repeat"
+            ) from None
+        raise LbagentError("store", "the shared intent changes faster than this command can be decided: try again")
+
+    async def _handle_everywhere(self, change: Change, by: str) -> Operation | dict[str, Any]:
+        view = await self.sharing.look()
+        if self._known and (mended := cluster.mend(view.intent, self.intent, self._clock())):
+            log.warning("%s", mended[1])
+            view = replace(view, intent=await self.sharing.swap(mended[0]))
+        base = view.intent or Shared()
+        async with self._lock:
+            await self._learned()
+            await self._follow()
+            now = self._clock()
+            others = cluster.elsewhere(view, self.config.node, self.intent)
+            decision = decide(self.config, self.topology, self.observed, base, change, now, by, others)
+            named = _subjects(decision)
+            shared = cluster.share(decision.intent, base, named, self.config.node, now)
+            next_one = replace(shared, revision=base.revision + 1)
+            mine = cluster.follow(self.intent, next_one, self.topology, self.observed, now)
+            if change.dry_run:
+                return self._dry_run(mine, decision.notes)
+            await self._room_for(mine)
+        differing = {s for m in view.members.values() for s in m.exceptions} | set(self.intent.exceptions)
+        try:
+            if decision.intent != base or differing & set(named):
+                base = await self.sharing.swap(shared, healthy=bool(decision.drains))
+        finally:
+            await self._off_loop(self._balancer.release)
+        self._touch.set()
+        async with self._lock:
+            return await self._begin(decision, change, by, now, base.revision)
+
+    async def _handle_here(self, change: Change, by: str) -> Operation | dict[str, Any]:
+        """``--local``: this HAProxy alone, whatever etcd does; what differs by it is remembered as an exception."""
+        async with self._lock:
+            await self._learned()
+            now = self._clock()
+            decision = decide(self.config, self.topology, self.observed, self.intent, change, now, by)
+            if change.dry_run:
+                return self._dry_run(decision.intent, decision.notes)
+            before = self.intent
+            view = self.sharing.view
+            shared = view.intent if view and view.intent else cluster.from_own(before, now)
+            exceptions = dict(before.exceptions)
+            for subject in _subjects(decision):
+                node, slash, name = subject.rpartition("/")
+                exceptions[subject] = Exceptional(
+                    revision=self.number(),
+                    service=None if slash else shared.services.get(name),
+                    drain=shared.drains.get(node, {}).get(name) if slash else None,
+                )
+            mine = replace(decision.intent, exceptions=exceptions)
+            if mine != before:
+                await self._room_for(mine)
+                try:
+                    self.intent = await self._store.swap(before.revision, mine)
+                finally:
+                    await self._off_loop(self._balancer.release)
+                self._forget_barriers(before, self.intent)
+            return await self._begin(decision, change, by, now)
+
+    async def _share_exceptions(self, view: View) -> None:
+        """What was restricted here by ``--local`` becomes everyone's, if it may; what was opened stays an exception."""
+        for subject in self.intent.exceptions:
+            shared = view.intent or Shared()
+            if not cluster.excepted(subject, self.intent, shared):
+                continue
+            node, slash, name = subject.rpartition("/")
+            mine: ServiceIntent | Drain | None = (
+                self.intent.drains.get(node, {}).get(name) if slash else self.intent.services.get(name)
+            )
+            now = self._clock()
+            if isinstance(mine, ServiceIntent):
+                theirs = shared.services.get(name)
+                if cluster.STRICT[mine.mode] <= cluster.STRICT[theirs.mode if theirs else Mode.UP]:
+                    continue
+                after: Intent = shared.with_service(name, mine)
+            elif mine is not None and mine.phase is Phase.HELD:
+                others = cluster.elsewhere(view, self.config.node, self.intent)
+                change = Change(
+                    nodes={node: NodeChange("drained", [name])}, reason=mine.reason, maint=mine.end_in_maint
+                )
+                try:
+                    after = decide(
+                        self.config, self.topology, self.observed, shared, change, now, mine.by, others
+                    ).intent
+                except LbagentError as error:
+                    if self._refused.get(subject) != error.message:
+                        log.warning(
+                            "%s was drained by --local, and is not drained elsewhere: %s", subject, error.message
+                        )
+                    self._refused[subject] = error.message
+                    continue
+            else:
+                continue
+            await self.sharing.swap(cluster.share(after, shared, [subject], self.config.node, now), healthy=bool(slash))
+            self._refused.pop(subject, None)
+            log.warning("%s was restricted here by --local: now it is everywhere", subject)
+            await self._note("reconcile", [] if slash else [name], [node] if slash else [], mine.by, mine.reason)
+            return
+
+    async def forget(self, node: str, by: str) -> None:
+        """End what is remembered of an agent that is gone for good."""
+        async with self.sharing.lock:
+            view = await self.sharing.look()
+            if node not in view.members and node not in view.alive:
+                raise LbagentError(
+                    "unknown_node", f"no agent of {node} is remembered; there are: {', '.join(sorted(view.members))}"
+                )
+            if node in view.alive:
+                raise LbagentError(
+                    "agent_alive", f"the agent of {node} is alive: stop it first, or it would be seen again at once"
+                )
+            await self.sharing.forget(node)
+            await self.sharing.look()
+        log.info("%s forgotten by %s", node, by)
+        await self._note("forget", [], [node], by, "")
+
+    async def _note(self, command: str, services: list[str], nodes: list[str], by: str, reason: str) -> None:
+        now = self._clock()
+        entry = {
+            "id": f"{command}-{self.number()}-{int(now)}",
+            "command": command,
+            "by": by,
+            "reason": reason,
+            "revision": self.number(),
+            "started": now,
+            "ended": now,
+            "services": services,
+            "drains": [[node, ""] for node in nodes],
+            "returns": [],
+            "state": "done",
+            "exit": 0,
+            "open": [],
+            "notes": [],
+        }
+        await asyncio.to_thread(self.history.add, entry)
+
+    def close(self) -> None:
+        super().close()
+        self.sharing.close()
+
+
+def _subjects(decision: Decision) -> list[str]:
+    pairs: Iterable[tuple[str, str]] = (*decision.drains, *decision.returns)
+    return [*decision.modes, *(f"{node}/{name}" for node, name in pairs if node != GUARD_GONE)]
