@@ -365,12 +365,10 @@ class _Deciding:
         out, was = set(_out(after)), set(_out(before))
         if most is None or not out - was or len(out) <= most or self.change.force:
             return
-        others = ", ".join(sorted(was)) or "no other"
-        raise LbagentError(
-            "max_unavailable",
-            f"{', '.join(sorted(out - was))} would be drained beside {others}, and max_unavailable is {most}: "
-            f"bring {'one' if len(was) > 1 else others} back first (`lbctl ready`), or --force",
-        )
+        new, there = ", ".join(sorted(out - was)), ", ".join(sorted(was))
+        what = f"{new} would be drained beside {there}" if was else f"{new} would be drained together"
+        do = f"bring {there if len(was) == 1 else 'others'} back first (`lbctl ready`)" if was else "take fewer"
+        raise LbagentError("max_unavailable", f"{what}, and max_unavailable is {most}: {do}, or --force")
 
     def _clients_of(self, nodes: set[str]) -> None:
         """A drain empties a node's servers, not the HAProxy on it: say who would be cut by patching that."""

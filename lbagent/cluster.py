@@ -70,6 +70,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     members: dict[str, Member] = {}
     alive: frozenset[str] = frozenset()
     sick: dict[str, tuple[str, ...]] = {}  # node → backend/server that takes no requests there, not by our drain
+    trouble: str = ""  # why it is not known what the store holds by now
 
     def others(self, me: str) -> list[Member]:
         return [member for name, member in sorted(self.members.items()) if name != me]
@@ -340,6 +341,8 @@ def steps_here(shared: Shared, view: View, me: str) -> bool:
 
 def pending(view: View, me: str, revision: int, named: Iterable[str]) -> tuple[list[str], list[str]]:
     """(what the other HAProxies have open, which of them are away or down) for a command's subjects."""
+    if view.trouble:
+        return [f"what the other HAProxies do cannot be seen: {view.trouble}"], []
     waiting, away = [], []
     for member in view.others(me):
         if member.node not in view.alive:

@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import yaml
@@ -80,7 +80,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
 
 
-class Endpoint(msgspec.Struct, frozen=True):
+class Endpoint(NamedTuple):
     """Where an etcd member serves clients."""
 
     protocol: str

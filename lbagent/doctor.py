@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from . import adopt, discovery, guard
 from .adopt import Reading, Route
 from .balancer import FILES, Balancer
 from .config import Config
-from .errors import HAProxyError
+from .errors import HAProxyError, StoreError
 from .haproxy import AdminSocket
 from .model import Observed
 from .topology import Service, Topology, topology
@@ -46,7 +47,7 @@ def examine(config: Config) -> list[Finding]:
             findings += [_public(name, service, reading.routes) for name, service in known.services.items()]
     if reading is not None:
         findings += _settings(config, reading)
-    return [*findings, *_state_dir(config), _master(config)]
+    return [*findings, *_state_dir(config), _master(config), *_etcd(config)]
 
 
 def read_configuration(config: Config) -> tuple[Reading | None, list[Finding]]:
@@ -226,3 +227,30 @@ def _master(config: Config) -> Finding:
     except HAProxyError as error:
         return Finding("wrong", "master socket", error.message, "is HAProxy started with -W -S, may this user connect?")
     return Finding("ok", "master socket", f"{path}: worker {current}, {len(old)} old")
+
+
+def _etcd(config: Config) -> list[Finding]:
+    """Every endpoint by itself: failover hides one that is wrong until it is needed."""
+    if config.store.etcd is None:
+        return []
+    from .etcd import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
+
+    findings = []
+    for endpoint in config.store.etcd.endpoints:
+        only = msgspec.structs.replace(config.store.etcd, endpoints=(endpoint,))
+        store = EtcdStore(only, config.node)
+        try:
+            view = asyncio.run(store.look())
+        except StoreError as error:
+            mend = "is that member running, can it be reached, are store.etcd.ca, cert, key and user right?"
+            findings.append(Finding("wrong", "etcd", error.message, mend))
+            continue
+        finally:
+            store.close()
+        revision = view.intent.revision if view.intent else "none"
+        away = sorted(set(view.members) - view.alive)
+        findings.append(Finding("ok", "etcd", f"{endpoint}: shared intent {revision}, {len(view.members)} agents"))
+        if away and len(findings) == 1:
+            mend = "start them, or `lbctl forget NODE` for one that is gone for good: until then commands end with 7"
+            findings.append(Finding("warning", "agents", f"away: {', '.join(away)}", mend))
+    return findings

@@ -141,7 +141,7 @@ class MemberAgent(Agent):
         return cluster.together(self.intent, view.intent if view else None)
 
     def _view(self) -> View | None:
-        return self.sharing.view
+        return replace(self.sharing.view, trouble=self.sharing.error) if self.sharing.view else None
 
     def number(self) -> int:
         return self.intent.followed.revision if self.intent.followed else 0

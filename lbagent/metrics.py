@@ -64,6 +64,8 @@ class Metrics(Collector):
         yield _counter("haproxy_reloads", "New workers seen", agent.reloads)
         yield _counter("reconcile_errors", "Ticks or actions that failed", agent.errors)
         yield _counter("drift_repaired", "Actions that put right what somebody else had changed", agent.repaired)
+        yield _gauge("haproxy_clients", "Connections of clients, in every worker", [], [((), haproxy["clients"])])
+        yield from self._agents(status)
         yield from self._services(status["services"])
         yield from self._nodes(status["nodes"])
         servers = [s for service in status["services"] for s in service["servers"]]
@@ -80,6 +82,20 @@ class Metrics(Collector):
             "A server's administrative state",
             [*labels, "state"],
             [((*k, a), s["admin"] == a) for k, s in unique.items() for a in Admin],
+        )
+
+    def _agents(self, status: dict[str, Any]) -> Iterator[Metric]:
+        """Where the intent is shared: the store, and every HAProxy's agent as it is seen there."""
+        if "agents" not in status:
+            return
+        yield _gauge("store_up", "etcd answers", [], [((), status["store"]["etcd"])])
+        for name, text in (("alive", "Its lease is renewed"), ("in_sync", "Its HAProxy holds its newest intent")):
+            yield _gauge(f"agent_{name}", text, ["agent"], [((a["node"],), a[name]) for a in status["agents"]])
+        yield _gauge(
+            "agent_revision",
+            "Newest revision of the intent that is in force there",
+            ["agent"],
+            [((a["node"],), a["revision"]) for a in status["agents"]],
         )
 
     def _services(self, services: list[dict[str, Any]]) -> Iterator[Metric]:

@@ -19,7 +19,9 @@ def test_the_example_configuration_says_nothing_as_it_is():
 
 def test_the_example_configuration_uncommented_shows_the_defaults():
     shown = config.parse(UNCOMMENTED)
-    default = config.parse("node: ctl1\nservices: {keystone: {}}\nnodes: {ctl1: {}}")
+    members = "http://10.0.0.11:2379", "http://10.0.0.12:2379", "http://10.0.0.13:2379"
+    etcd = f"store: {{etcd: {{endpoints: {list(members)}}}}}"
+    default = config.parse(f"node: ctl1\nservices: {{keystone: {{}}}}\nnodes: {{ctl1: {{}}}}\n{etcd}")
     assert shown == default
 
 
