@@ -31,7 +31,6 @@ from .model import (
     Ref,
     ServiceIntent,
     Shared,
-    Stamp,
 )
 from .topology import Topology
 
@@ -105,16 +104,13 @@ def elsewhere(view: View, me: str, here: Intent) -> Elsewhere:
 # ------------------------------------------------------------------------------------------- following
 
 
-def stamp(shared: Shared) -> Stamp:
-    return shared.trail[-1] if shared.trail else Stamp(shared.revision, "")
-
-
-def descends(shared: Shared, followed: Stamp) -> bool:
-    """``shared`` came out of the revision that was followed; one too old to be remembered is taken for such."""
-    known = [s for s in shared.trail if s.revision == followed.revision]
-    if known:
-        return followed in known
-    return shared.revision > followed.revision and (not shared.trail or shared.trail[0].revision > followed.revision)
+def descends(newer: Intent, older: Intent) -> bool:
+    """``newer`` came out of the revision that ``older`` has; one too old to be remembered is taken for such."""
+    if older.followed is None or newer.followed is None:
+        return False
+    if older.followed in newer.trail:
+        return True
+    return newer.trail[0].revision > older.followed.revision
 
 
 def subjects(intent: Intent) -> set[str]:
@@ -122,14 +118,36 @@ def subjects(intent: Intent) -> set[str]:
     return set(intent.services) | drains
 
 
+def restricts(subject: str, mine: Intent, shared: Intent) -> bool:
+    """``mine`` keeps out more than ``shared`` does."""
+    node, slash, name = subject.rpartition("/")
+    if slash:
+        return _out(mine.drains.get(node, {}).get(name)) and not _out(shared.drains.get(node, {}).get(name))
+    return _strict(mine.services.get(name)) > _strict(shared.services.get(name))
+
+
+def _strict(service: ServiceIntent | None) -> int:
+    return STRICT[service.mode] if service is not None else 0
+
+
 def excepted(subject: str, mine: Intent, shared: Shared) -> bool:
-    """This HAProxy was told ``--local`` to differ, and no command has named the subject since."""
+    """This HAProxy was told ``--local`` to differ, and no command has named the subject since.
+
+    A command that was given elsewhere while this HAProxy was alone may be older or newer: then the stricter wins.
+    """
     exception = mine.exceptions.get(subject)
-    return exception is not None and shared.touched.get(subject, 0) <= exception.revision
+    if exception is None:
+        return False
+    if not exception.met and restricts(subject, mine, shared):
+        return True
+    return shared.touched.get(subject, 0) <= exception.revision
 
 
 def follow(mine: Intent, shared: Shared, topology: Topology, observed: Observed, now: float) -> Intent:
     """This HAProxy's own intent once it follows ``shared``; the same object when it does already."""
+    if mine.followed is not None and not descends(shared, mine) and mine.exceptions:
+        # Another history: its commands may be older than the exceptions, so the stricter of both wins.
+        mine = replace(mine, exceptions={s: replace(e, met=False) for s, e in mine.exceptions.items()})
     out = mine
     kept: dict[str, Exceptional] = {}
     for subject in sorted(subjects(mine) | subjects(shared) | set(mine.exceptions)):
@@ -138,20 +156,38 @@ def follow(mine: Intent, shared: Shared, topology: Topology, observed: Observed,
         if not slash:
             asked = shared.services.get(name)
             before = out.services.get(name)
-            if differs and (asked.mode if asked else Mode.UP) is not (before.mode if before else Mode.UP):
-                kept[subject] = mine.exceptions[subject]
+            if differs and _strict(asked) != _strict(before):
+                kept[subject] = _kept(subject, mine, shared)
                 continue
             out = out.with_service(name, _service_here(name, asked, before, topology))
         else:
             wanted, held = shared.drains.get(node, {}).get(name), out.drains.get(node, {}).get(name)
             if differs and _out(wanted) is not _out(held):
-                kept[subject] = mine.exceptions[subject]
+                kept[subject] = _kept(subject, mine, shared)
                 continue
             fresh = mine.followed is None or shared.touched.get(subject, 0) > mine.followed.revision
             drain = _drain_here(wanted, held, fresh, subject, topology, observed, out, shared, now)
             out = out.with_drain(node, name, drain)
-    out = replace(out, followed=stamp(shared), exceptions=kept)
+    out = replace(out, trail=shared.trail, exceptions=kept)
     return mine if out == mine else out
+
+
+def _kept(subject: str, mine: Intent, shared: Shared) -> Exceptional:
+    """The exception, with what the shared intent says by now."""
+    node, slash, name = subject.rpartition("/")
+    exception = mine.exceptions[subject]
+    return Exceptional(
+        revision=exception.revision if exception.met else shared.revision,
+        met=True,
+        service=None if slash else shared.services.get(name),
+        drain=shared.drains.get(node, {}).get(name) if slash else None,
+    )
+
+
+def meet(mine: Intent, named: Iterable[str]) -> Intent:
+    """Before a command that was given to this HAProxy's agent: it knows of its exceptions, so they end by it."""
+    met = {s: replace(e, met=True) if s in named else e for s, e in mine.exceptions.items()}
+    return replace(mine, exceptions=met) if met != mine.exceptions else mine
 
 
 def _out(drain: Drain | None) -> bool:
@@ -206,6 +242,7 @@ def _drain_here(  # noqa: PLR0913, PLR0917 everything that decides, each by its 
         reason=wanted.reason,
         by=wanted.by,
         since=wanted.since,
+        asked_at=wanted.asked_at,
         forced=False,
         servers=(
             *(known.get(ref) or (ours[ref][3] if ref in ours else hold(ref, observed)) for ref in refs),
@@ -269,17 +306,15 @@ def from_own(mine: Intent, now: float) -> Shared:
         for name, drain in drains.items():
             if drain.phase is not Phase.HELD:  # a command has ended it; who still holds it gives it back by itself
                 out = out.with_drain(node, name, None)
-    followed = mine.followed
     made = share(out, Shared(), (), "", now)
-    return replace(made, revision=followed.revision if followed else 0, trail=(followed,) if followed else ())
+    return replace(made, revision=mine.followed.revision if mine.followed else 0, trail=mine.trail)
 
 
 def stricter(one: Shared, other: Intent) -> Shared:
     """``one`` with every restriction that only ``other`` has."""
     out = one
     for name, service in other.services.items():
-        here = out.services.get(name)
-        if here is None or STRICT[here.mode] < STRICT[service.mode]:
+        if _strict(service) > _strict(out.services.get(name)):
             out = out.with_service(name, service)  # type: ignore[assignment]  # replace() keeps the type
     for node, drains in other.drains.items():
         for name, drain in drains.items():
@@ -298,14 +333,14 @@ def mend(stored: Shared | None, mine: Intent, now: float) -> tuple[Shared, str] 
         return None if merged == stored else (merged, "this HAProxy brings restrictions of its own")
     if stored is None:
         return own, f"etcd has lost the shared intent, revision {mine.followed.revision} is put back"
-    if stored.revision < mine.followed.revision:
-        merged = replace(stricter(own, stored), touched={})
-        return merged, f"etcd went back to revision {stored.revision}, {mine.followed.revision} is put back"
-    if not descends(stored, mine.followed):
-        merged = stricter(stored, own)
-        if merged != stored:
-            return merged, f"etcd's revision {stored.revision} comes from another history: what is closed stays closed"
-    return None
+    if descends(stored, mine):
+        return None
+    if descends(own, stored):
+        return own, f"etcd went back to revision {stored.revision}, {own.revision} is put back"
+    merged = replace(stricter(stored, own), revision=max(stored.revision, own.revision))
+    if merged == stored:
+        return None
+    return merged, f"etcd's revision {stored.revision} comes from another history: what is closed stays closed"
 
 
 # -------------------------------------------------------------------------------------------- together

@@ -146,8 +146,8 @@ def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = No
             out[f"=intent/drain/{node}/{name}"] = _compact(drain)
     if intent.revision:  # though nothing be closed: an older intent has to be told from this one
         out["=revision"] = str(intent.revision)
-    if intent.followed:
-        out["=followed"] = f"{intent.followed.revision} {intent.followed.id}"
+    if intent.trail:
+        out["=trail"] = ",".join(f"{stamp.revision}-{stamp.id}" for stamp in intent.trail)
     for subject, exception in intent.exceptions.items():
         out[f"=intent/local/{subject}"] = _compact(exception)
     for backend, server in (steer or {}).items():
@@ -256,9 +256,9 @@ def intent_from(table: Iterable[tuple[str, str]]) -> Intent:
             intent = msgspec.structs.replace(intent, exceptions=exceptions)
         elif key == "=revision":
             intent = msgspec.structs.replace(intent, revision=int(value))
-        elif key == "=followed":
-            number, _, unique = value.partition(" ")
-            intent = msgspec.structs.replace(intent, followed=Stamp(int(number), unique))
+        elif key == "=trail":
+            stamps = (stamp.partition("-") for stamp in value.split(","))
+            intent = msgspec.structs.replace(intent, trail=tuple(Stamp(int(n), unique) for n, _, unique in stamps))
     return intent
 
 

@@ -23,7 +23,7 @@ from .config import Config
 from .errors import Conflict, LbagentError, StoreError
 from .history import History
 from .life import node_well
-from .model import GUARD_GONE, Drain, Exceptional, Intent, Mode, Phase, ServiceIntent, Shared
+from .model import GUARD_GONE, Drain, Exceptional, Intent, Phase, ServiceIntent, Shared
 from .operations import PATIENCE, Operation, open_lines
 from .sharing import Sharing
 from .status import agents
@@ -101,7 +101,7 @@ class MemberAgent(Agent):
 
     def _behind(self) -> bool:
         shared = self.sharing.view.intent if self.sharing.view else None
-        return shared is not None and cluster.stamp(shared) != self.intent.followed
+        return shared is not None and shared.followed != self.intent.followed
 
     async def _move_on(self, view: View) -> None:
         """What needs no operator: put back what etcd has lost, let returning nodes in, share what was done alone."""
@@ -259,6 +259,7 @@ class MemberAgent(Agent):
             named = _subjects(decision)
             shared = cluster.share(decision.intent, base, named, self.config.node, now)
             next_one = replace(shared, revision=base.revision + 1)
+            self.intent = cluster.meet(self.intent, named)
             mine = cluster.follow(self.intent, next_one, self.topology, self.observed, now)
             if change.dry_run:
                 return self._dry_run(mine, decision.notes)
@@ -282,13 +283,13 @@ class MemberAgent(Agent):
             if change.dry_run:
                 return self._dry_run(decision.intent, decision.notes)
             before = self.intent
-            view = self.sharing.view
-            shared = view.intent if view and view.intent else cluster.from_own(before, now)
+            shared = cluster.from_own(before, now)  # not what etcd holds by now: that may be an older one
             exceptions = dict(before.exceptions)
             for subject in _subjects(decision):
                 node, slash, name = subject.rpartition("/")
                 exceptions[subject] = Exceptional(
                     revision=self.number(),
+                    met=self.sharing.alone_since is None and not self._behind(),
                     service=None if slash else shared.services.get(name),
                     drain=shared.drains.get(node, {}).get(name) if slash else None,
                 )
@@ -308,39 +309,36 @@ class MemberAgent(Agent):
             shared = view.intent or Shared()
             if not cluster.excepted(subject, self.intent, shared):
                 continue
+            if not cluster.restricts(subject, self.intent, shared):
+                continue
             node, slash, name = subject.rpartition("/")
-            mine: ServiceIntent | Drain | None = (
-                self.intent.drains.get(node, {}).get(name) if slash else self.intent.services.get(name)
-            )
             now = self._clock()
-            if isinstance(mine, ServiceIntent):
-                theirs = shared.services.get(name)
-                if cluster.STRICT[mine.mode] <= cluster.STRICT[theirs.mode if theirs else Mode.UP]:
-                    continue
-                after: Intent = shared.with_service(name, mine)
-            elif mine is not None and mine.phase is Phase.HELD:
-                others = cluster.elsewhere(view, self.config.node, self.intent)
-                change = Change(
-                    nodes={node: NodeChange("drained", [name])}, reason=mine.reason, maint=mine.end_in_maint
-                )
-                try:
-                    after = decide(
-                        self.config, self.topology, self.observed, shared, change, now, mine.by, others
-                    ).intent
-                except LbagentError as error:
-                    if self._refused.get(subject) != error.message:
-                        log.warning(
-                            "%s was drained by --local, and is not drained elsewhere: %s", subject, error.message
-                        )
-                    self._refused[subject] = error.message
+            if slash:
+                mine: Drain | ServiceIntent = self.intent.drains[node][name]
+                after = self._drained_everywhere(subject, self.intent.drains[node][name], view, shared, now)
+                if after is None:
                     continue
             else:
-                continue
+                mine = self.intent.services[name]
+                after = shared.with_service(name, mine)
             await self.sharing.swap(cluster.share(after, shared, [subject], self.config.node, now), healthy=bool(slash))
             self._refused.pop(subject, None)
             log.warning("%s was restricted here by --local: now it is everywhere", subject)
             await self._note("reconcile", [] if slash else [name], [node] if slash else [], mine.by, mine.reason)
             return
+
+    def _drained_everywhere(self, subject: str, mine: Drain, view: View, shared: Shared, now: float) -> Intent | None:
+        """The shared intent with a drain that was made here by ``--local``; None when it may not be."""
+        node, _, name = subject.rpartition("/")
+        others = cluster.elsewhere(view, self.config.node, self.intent)
+        change = Change(nodes={node: NodeChange("drained", [name])}, reason=mine.reason, maint=mine.end_in_maint)
+        try:
+            return decide(self.config, self.topology, self.observed, shared, change, now, mine.by, others).intent
+        except LbagentError as error:
+            if self._refused.get(subject) != error.message:
+                log.warning("%s was drained by --local, and is not drained elsewhere: %s", subject, error.message)
+            self._refused[subject] = error.message
+            return None
 
     async def forget(self, node: str, by: str) -> None:
         """End what is remembered of an agent that is gone for good."""

@@ -158,20 +158,26 @@ class Exceptional(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     revision: int
     service: ServiceIntent | None = None
     drain: Drain | None = None
+    met: bool = False  # the shared intent was in sight then or since: what names the subject from now on ends it
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything operators asked for; ``drains`` is by node, then service.
 
-    ``followed`` and ``exceptions`` (by subject: ``service`` or ``node/service``) belong to an HAProxy that follows a
-    shared intent.
+    ``trail`` has the last revisions of the shared intent, where there is one: its own, or the one that this follows.
+    ``exceptions`` (by subject: ``service`` or ``node/service``) belong to an HAProxy that follows a shared intent.
     """
 
     revision: int = 0
     services: dict[str, ServiceIntent] = {}
     drains: dict[str, dict[str, Drain]] = {}
-    followed: Stamp | None = None
+    trail: tuple[Stamp, ...] = ()  # the newest at the end
     exceptions: dict[str, Exceptional] = {}
+
+    @property
+    def followed(self) -> Stamp | None:
+        """The revision of the shared intent that this is, or follows."""
+        return self.trail[-1] if self.trail else None
 
     def held(self) -> dict[Ref, tuple[str, str, Drain, Held]]:
         """Every server under a drain: ref → (node, service, drain, held).
@@ -205,7 +211,6 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Shared(Intent, frozen=True, kw_only=True, omit_defaults=True):
     """The intent of a whole control plane: one for every HAProxy."""
 
-    trail: tuple[Stamp, ...] = ()  # its last revisions, this one at the end
     touched: dict[str, int] = {}  # subject → revision of the last command that named it
     at: float = 0.0  # the asking agent's clock at the last command
 
