@@ -95,10 +95,8 @@ class Balancer:
         """Backends that the configuration makes sticky: a stick rule on another backend's table shows nowhere else."""
         texts = []
         for name in self._config.config:
-            path = Path(name)
             with contextlib.suppress(OSError):
-                for file in sorted(path.glob("*.cfg")) if path.is_dir() else [path]:
-                    texts.append((str(file), file.read_bytes().decode("utf-8", "surrogateescape")))
+                texts += [(str(file), files.text(file)) for file in files.configuration(Path(name))]
         try:
             return adopt.read(texts).sticky
         except adopt.CannotAdopt as error:

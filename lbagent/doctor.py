@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from . import adopt, discovery, guard
+from . import adopt, discovery, files, guard
 from .adopt import Reading, Route
 from .balancer import FILES, Balancer
 from .config import Config
@@ -54,10 +54,8 @@ def read_configuration(config: Config) -> tuple[Reading | None, list[Finding]]:
     """HAProxy's configuration files, None with the reason when they cannot be read."""
     texts = []
     for name in config.haproxy.config:
-        path = Path(name)
         try:
-            for file in sorted(path.glob("*.cfg")) if path.is_dir() else [path]:
-                texts.append((str(file), file.read_bytes().decode("utf-8", "surrogateescape")))
+            texts += [(str(file), files.text(file)) for file in files.configuration(Path(name))]
         except OSError as error:
             mend = "name the files in haproxy.config, and let lbagent's user read them"
             return None, [Finding("warning", "configuration", f"{name} cannot be read: {error.strerror}", mend)]
@@ -92,7 +90,7 @@ def _haproxy(config: Config, observed: Observed) -> list[Finding]:
 
 def _guard(config: Config, observed: Observed, known: Topology, reading: Reading | None) -> list[Finding]:
     findings = []
-    files = " ".join(config.haproxy.config)
+    named = " ".join(config.haproxy.config)
     wanted = [b for s in known.services.values() for b in s.http]
     bare = [b for b in wanted if observed.backends[b].guard is None]
     old = [b for b in wanted if (v := observed.backends[b].guard) is not None and v < guard.VERSION]
@@ -103,10 +101,10 @@ def _guard(config: Config, observed: Observed, known: Topology, reading: Reading
         mend = "reload HAProxy"
         findings.append(Finding("wrong", "guard", f"in the file but not running: {', '.join(unloaded)}", mend))
     if absent:
-        mend = f"lbctl haproxy adopt {files} --write, then reload HAProxy"
+        mend = f"lbctl haproxy adopt {named} --write, then reload HAProxy"
         findings.append(Finding("wrong", "guard", f"missing in {', '.join(absent)}", mend))
     if old:
-        mend = f"lbctl haproxy adopt {files} --write, then reload HAProxy, at leisure"
+        mend = f"lbctl haproxy adopt {named} --write, then reload HAProxy, at leisure"
         findings.append(Finding("warning", "guard", f"an older version in {', '.join(old)}; it goes on working", mend))
     if wanted and not bare and not old:
         findings.append(Finding("ok", "guard", f"in every backend of every service ({len(wanted)})"))

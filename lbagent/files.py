@@ -41,3 +41,16 @@ def read_all(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
             found[name] = (folder / name).read_bytes().decode()
     return found
+
+
+def configuration(path: Path) -> list[Path]:
+    """The file, or the files of a folder that HAProxy would load (management.txt, -f), in its order. OSError."""
+    if not path.is_dir():
+        return [path]
+    inside = [entry for entry in path.iterdir() if entry.suffix == ".cfg" and entry.name[0] != "."]
+    return sorted((entry for entry in inside if entry.is_file()), key=lambda entry: os.fsencode(entry.name))
+
+
+def text(path: Path) -> str:
+    """A configuration as it is: bytes that are no text come back the same. OSError."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")

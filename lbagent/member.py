@@ -6,11 +6,12 @@ Two loops: the tick of every agent, which never waits for etcd, and :meth:`keep_
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -30,6 +31,7 @@ from .status import agents
 from .store import Store
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ATTEMPTS = 20  # times that a command is decided anew because another was quicker
 LONGEST = 4.5  # seconds for a command to be decided and stored: lbctl waits five for an answer
@@ -227,28 +229,41 @@ class MemberAgent(Agent):
     async def handle(self, change: Change, by: str) -> Operation | dict[str, Any]:
         if change.local:
             return await self._handle_here(change, by)
+        until = time.monotonic() + LONGEST
+        for _ in range(ATTEMPTS):
+            try:
+                async with self._shared_lock(until):
+                    return await self._handle_everywhere(change, by, until)
+            except Conflict:
+                if change.if_revision is not None:
+                    raise
+                await asyncio.sleep(random.uniform(0, BUSY))  # noqa: S311 so that two do not collide again
+        raise LbagentError("store", "the shared intent changes faster than this command can be decided: try again")
+
+    async def _in_time(self, doing: Awaitable[T], until: float) -> T:
+        """What etcd is asked for a command, and nothing else: no local step is cut in two. StoreError when late."""
         try:
-            async with asyncio.timeout(LONGEST):
-                for _ in range(ATTEMPTS):
-                    try:
-                        async with self.sharing.lock:
-                            return await self._handle_everywhere(change, by)
-                    except Conflict:
-                        if change.if_revision is not None:
-                            raise
-                        await asyncio.sleep(random.uniform(0, BUSY))  # noqa: S311 so that two do not collide again
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                return await doing
         except TimeoutError:
             raise StoreError(
                 f"{self.sharing.error or 'etcd does not answer in time'}: unless it took this command without saying "
                 "so, nothing is in force by it; see `lbctl status` once it answers, and repeat"
             ) from None
-        raise LbagentError("store", "the shared intent changes faster than this command can be decided: try again")
 
-    async def _handle_everywhere(self, change: Change, by: str) -> Operation | dict[str, Any]:
-        view = await self.sharing.look()
+    @contextlib.asynccontextmanager
+    async def _shared_lock(self, until: float) -> AsyncIterator[None]:
+        await self._in_time(self.sharing.lock.acquire(), until)
+        try:
+            yield
+        finally:
+            self.sharing.lock.release()
+
+    async def _handle_everywhere(self, change: Change, by: str, until: float) -> Operation | dict[str, Any]:
+        view = await self._in_time(self.sharing.look(), until)
         if self._known and (mended := cluster.mend(view.intent, self.intent, self._clock())):
             log.warning("%s", mended[1])
-            view = replace(view, intent=await self.sharing.swap(mended[0]))
+            view = replace(view, intent=await self._in_time(self.sharing.swap(mended[0]), until))
         base = view.intent or Shared()
         async with self._lock:
             await self._learned()
@@ -267,7 +282,7 @@ class MemberAgent(Agent):
         differing = {s for m in view.members.values() for s in m.exceptions} | set(self.intent.exceptions)
         try:
             if decision.intent != base or differing & set(named):
-                base = await self.sharing.swap(shared, healthy=bool(decision.drains))
+                base = await self._in_time(self.sharing.swap(shared, healthy=bool(decision.drains)), until)
         finally:
             await self._off_loop(self._balancer.release)
         self._touch.set()
@@ -342,8 +357,9 @@ class MemberAgent(Agent):
 
     async def forget(self, node: str, by: str) -> None:
         """End what is remembered of an agent that is gone for good."""
-        async with self.sharing.lock:
-            view = await self.sharing.look()
+        until = time.monotonic() + LONGEST
+        async with self._shared_lock(until):
+            view = await self._in_time(self.sharing.look(), until)
             if node not in view.members and node not in view.alive:
                 raise LbagentError(
                     "unknown_node", f"no agent of {node} is remembered; there are: {', '.join(sorted(view.members))}"
@@ -352,8 +368,8 @@ class MemberAgent(Agent):
                 raise LbagentError(
                     "agent_alive", f"the agent of {node} is alive: stop it first, or it would be seen again at once"
                 )
-            await self.sharing.forget(node)
-            await self.sharing.look()
+            await self._in_time(self.sharing.forget(node), until)
+            await self._in_time(self.sharing.look(), until)
         log.info("%s forgotten by %s", node, by)
         await self._note("forget", [], [node], by, "")
 

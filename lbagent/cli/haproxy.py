@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +13,7 @@ from lbagent import blocks, guard
 from lbagent.candidate import Change, CheckUnavailable, Meanwhile, Rejected, lay_down, put, rehearse, take_up
 from lbagent.config import DEFAULT_PATH, NAME, Config, ConfigError, load, parse
 from lbagent.errors import Exit
+from lbagent.files import configuration, text
 from lbagent.hapcfg import File
 
 CONFIG = click.option(
@@ -95,11 +95,7 @@ def _paths(files: Iterable[Path]) -> list[Path]:
     out: list[Path] = []
     for path in files:
         try:
-            if path.is_dir():
-                inside = [entry for entry in path.iterdir() if entry.suffix == ".cfg" and entry.name[0] != "."]
-                out += sorted((entry for entry in inside if entry.is_file()), key=lambda entry: os.fsencode(entry.name))
-            else:
-                out.append(path)
+            out += configuration(path)
         except OSError as error:
             _fail(Exit.FAILED, [f"{path}: {error.strerror}"])
     if twice := {str(path) for path in out if [p.resolve() for p in out].count(path.resolve()) > 1}:
@@ -111,7 +107,7 @@ def _paths(files: Iterable[Path]) -> list[Path]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
+        return text(path)
     except FileNotFoundError:
         _fail(Exit.USAGE, [f"{path}: no such file"])
     except OSError as error:
