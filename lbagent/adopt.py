@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from . import blocks, guard, hapcfg
-from .config import NAME, Config
+from .config import Config
+from .fields import NAME
 from .hapcfg import File, Line, Section
 
 BEFORE_HTTP = frozenset({("tcp-request", "connection"), ("tcp-request", "session"), ("tcp-request", "content")})

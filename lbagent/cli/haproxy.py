@@ -11,8 +11,9 @@ import click
 from lbagent import adopt as adoption
 from lbagent import blocks, guard
 from lbagent.candidate import Change, CheckUnavailable, Meanwhile, Rejected, lay_down, put, rehearse, take_up
-from lbagent.config import DEFAULT_PATH, NAME, Config, ConfigError, load, parse
+from lbagent.config import DEFAULT_PATH, Config, ConfigError, load, parse
 from lbagent.errors import Exit
+from lbagent.fields import NAME
 from lbagent.files import configuration, text
 from lbagent.hapcfg import File
 
