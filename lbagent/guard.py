@@ -28,6 +28,8 @@ BODIED, BODIES = "bodied-v1.acl", "bodies-v1.acl"  # requests that their body de
 JSON = "json-v1.acl"  # paths that are answered in JSON where the service has pages
 LISTS = (ALLOW, DENY, PROBES, BODIED, BODIES, JSON, NETWORKS, DIGESTS)
 PAGE, ERRORFILE, STATE = "page-v1.html", "503-v1.http", "servers.state"
+UPLOAD = "upload-v1.lua"  # reads what a refused client sends; loaded by HAProxy before 3.0 that has Lua
+UPLOAD_LOADED = "LBAGENT_UPLOAD"  # in HAProxy's environment when it is
 
 FAR = 9999999999  # a start that never comes: for entries that only say "look for a narrower key"
 TRICKS = r"(/.*)?(//|/\.\.?(/|$)|;|\\|%|\?)"
@@ -64,6 +66,11 @@ def steer_lines(backend: str, seen_dir: str) -> list[str]:
     return _fill("steer.cfg", backend, seen_dir)
 
 
+def global_lines(seen_dir: str) -> list[str]:
+    """For HAProxy's global section, above every guard."""
+    return _fill("global.cfg", "", seen_dir)
+
+
 def marker(backend: str) -> str:
     """The pattern of the ACL by which a running HAProxy shows that a backend carries this guard."""
     return f"{VERSION}/{backend}"
@@ -84,6 +91,7 @@ def fixed_files(config: Config) -> dict[str, str]:
     return {
         PAGE: shipped.text("page.html").replace("@DIR@", config.haproxy.seen_dir),
         ERRORFILE: errorfile,
+        UPLOAD: shipped.text("upload.lua"),
     }
 
 
