@@ -135,7 +135,7 @@ def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = No
         out[f"=json/{name}"] = answer(config, name, service)
         out[f"=html/{name}"] = _html(sentence(name, service))
         if document := version_document(config, name):
-            out[f"=root/{name}"] = document
+            out[_root_key(config, name)] = document
         out[f"=intent/service/{name}"] = _compact(service)
     for node, drains in sorted(intent.drains.items()):
         for name, drain in sorted(drains.items()):
@@ -166,9 +166,17 @@ def _value(config: Config, name: str, service: ServiceIntent, scoped: bool) -> s
             f"=json/{name}",
             f"=html/{name}",
             _shape(config, name),
-            f"=root/{name}" if _preset(config, name).versions else "",
+            _root_key(config, name),
         )
     )
+
+
+def _root_key(config: Config, name: str) -> str:
+    """Where the map has the version document of a service; the guard reads ``v1`` from it. Empty for none."""
+    versions = _preset(config, name).versions
+    if versions is None:
+        return ""
+    return f"=root/v1/{name}" if versions.at_v1 else f"=root/{name}"
 
 
 def _preset(config: Config, name: str) -> presets.Preset:
