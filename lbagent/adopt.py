@@ -92,7 +92,7 @@ def adopt(files: Sequence[File], config: Config) -> Adopted:
         added.append((section.file, _steer_place(section), blocks.block("steer", steer)))
     if wanted:
         try:
-            added += _state_file(bare, sections, f"{config.haproxy.seen_dir}/{guard.STATE}")
+            added += _global(bare, sections, config.haproxy.seen_dir)
         except CannotAdopt as error:
             refusals += error.problems
     if refusals:
@@ -242,8 +242,12 @@ def _answers_503(line: Line) -> bool:
     return False
 
 
-def _state_file(files: Sequence[File], sections: list[Section], path: str) -> list[tuple[int, int, list[str]]]:
-    """What to insert so that HAProxy reads lbagent's server-state file: file, line to insert before, lines."""
+def _global(files: Sequence[File], sections: list[Section], seen_dir: str) -> list[tuple[int, int, list[str]]]:
+    """What the global section gets: file, line to insert before, lines.
+
+    Nothing where it names lbagent's server-state file already: then a template writes it, and what else it wants.
+    """
+    path = f"{seen_dir}/{guard.STATE}"
     tops = [section for section in sections if section.kind == "global"]
     own = [(section, line) for section in tops for line in section.lines("server-state-file")]
     if others := [(section, line) for section, line in own if line.words[1:] != (path,)]:
@@ -254,12 +258,12 @@ def _state_file(files: Sequence[File], sections: list[Section], path: str) -> li
                 for section, line in others
             ]
         )
-    setting = [f"  server-state-file {path}"]
+    lines = guard.global_lines(seen_dir)
     if own or not files:
         return []
     if tops:
-        return [(tops[0].file, tops[0].header.number + 1, blocks.block("state", setting))]
-    return [(0, 0, blocks.block("state", ["global", *setting]))]
+        return [(tops[0].file, tops[0].header.number + 1, blocks.block("state", lines))]
+    return [(0, 0, blocks.block("state", ["global", *lines]))]
 
 
 # ------------------------------------------------------------------------------------------- and where

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RESERVE = ".reserve"
-FILES = (guard.MAP, *guard.LISTS, guard.PAGE, guard.ERRORFILE, guard.STATE)
+FILES = (guard.MAP, *guard.LISTS, guard.PAGE, guard.ERRORFILE, guard.UPLOAD, guard.STATE)
 
 
 Layout = tuple[dict[str, BackendSeen], frozenset[str]]

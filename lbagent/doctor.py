@@ -20,6 +20,7 @@ from .topology import Service, Topology, topology
 from .workers import Master
 
 OLDEST = (2, 4)
+READS_WHAT_IT_REFUSES = (3, 0)
 
 Verdict = Literal["ok", "note", "warning", "wrong"]
 
@@ -43,6 +44,7 @@ def examine(config: Config) -> list[Finding]:
         known = topology(config, observed.backends)
         findings += _guard(config, observed, known, reading)
         findings += _services(config, observed, known)
+        findings += _uploads(config, observed)
         if reading is not None:
             findings += [_public(name, service, reading.routes) for name, service in known.services.items()]
     if reading is not None:
@@ -80,12 +82,15 @@ def _haproxy(config: Config, observed: Observed) -> list[Finding]:
     else:
         mend = f"write `level admin` behind `stats socket {path}` in HAProxy's global section and reload"
         findings.append(Finding("wrong", "runtime socket", f"{path} has level {level}", mend))
-    version = tuple(int(part) for part in observed.version.split(".")[:2] if part.isdigit())
-    if version >= OLDEST:
+    if _version(observed) >= OLDEST:
         findings.append(Finding("ok", "version", f"HAProxy {observed.version}"))
     else:
         findings.append(Finding("wrong", "version", f"HAProxy {observed.version}", "2.4 or newer is needed"))
     return findings
+
+
+def _version(observed: Observed) -> tuple[int, ...]:
+    return tuple(int(part) for part in observed.version.split(".")[:2] if part.isdigit())
 
 
 def _guard(config: Config, observed: Observed, known: Topology, reading: Reading | None) -> list[Finding]:
@@ -154,6 +159,20 @@ def _services(config: Config, observed: Observed, known: Topology) -> list[Findi
         mend = "no mode and no drain touches them; list them under services if they should be part of it"
         findings.append(Finding("note", "services", f"http backends that no service owns: {', '.join(strays)}", mend))
     return findings
+
+
+def _uploads(config: Config, observed: Observed) -> list[Finding]:
+    """Before 3.0, HAProxy needs Lua to let a client send all of what is refused."""
+    if _version(observed) >= READS_WHAT_IT_REFUSES:
+        return []
+    try:
+        loaded = "".join(AdminSocket(config.haproxy.socket).run(f"show env {guard.UPLOAD_LOADED}"))
+    except HAProxyError:
+        return []
+    if loaded.startswith(f"{guard.UPLOAD_LOADED}="):
+        return [Finding("ok", "uploads", "large ones to a closed service end in a readable answer, by Lua")]
+    mend = "adopt again and reload, or write the lines yourself (haproxy/global.cfg); with no Lua in HAProxy, take 3.0"
+    return [Finding("note", "uploads", "large ones to a closed service may end in a broken connection", mend)]
 
 
 def _public(name: str, service: Service, routes: tuple[Route, ...]) -> Finding:

@@ -52,13 +52,14 @@ class Section:
     def sections(self, key: str) -> Iterable[tuple[str, Section]]:
         """The named mappings below ``key``; bad names are reported and left out."""
         outer = self.section(key)
-        for name, value in outer._tree.items():
+        for key_below, value in outer._tree.items():
             try:
-                name(name)
+                name(key_below)
             except Bad as bad:
                 self._problems.append(f"{self._path}.{key}: {bad.problems[0][1]}")
             else:
-                yield name, Section(self._problems, f"{self._path}.{key}.{name}", value if value is not None else {})
+                below = value if value is not None else {}
+                yield key_below, Section(self._problems, f"{self._path}.{key}.{key_below}", below)
 
     def done(self) -> None:
         unknown = [key for key in self._tree if key not in self._known]

@@ -40,6 +40,8 @@ BODIED, BODIES = "bodied-v1.acl", "bodies-v1.acl"  # requests that their body de
 JSON = "json-v1.acl"  # paths that are answered in JSON where the service has pages
 LISTS = (ALLOW, DENY, PROBES, BODIED, BODIES, JSON, NETWORKS, DIGESTS)
 PAGE, ERRORFILE, STATE = "page-v1.html", "503-v1.http", "servers.state"
+UPLOAD = "upload-v1.lua"  # reads what a refused client sends; loaded by HAProxy before 3.0 that has Lua
+UPLOAD_LOADED = "LBAGENT_UPLOAD"  # in HAProxy's environment when it is
 
 FAR = 9999999999  # a start that never comes: for entries that only say "look for a narrower key"
 TRICKS = r"(/.*)?(//|/\.\.?(/|$)|;|\\|%|\?)"
@@ -76,6 +78,11 @@ def steer_lines(backend: str, seen_dir: str) -> list[str]:
     return _fill("steer.cfg", backend, seen_dir)
 
 
+def global_lines(seen_dir: str) -> list[str]:
+    """For HAProxy's global section, above every guard."""
+    return _fill("global.cfg", "", seen_dir)
+
+
 def marker(backend: str) -> str:
     """The pattern of the ACL by which a running HAProxy shows that a backend carries this guard."""
     return f"{VERSION}/{backend}"
@@ -96,6 +103,7 @@ def fixed_files(config: Config) -> dict[str, str]:
     return {
         PAGE: shipped.text("page.html").replace("@DIR@", config.haproxy.seen_dir),
         ERRORFILE: errorfile,
+        UPLOAD: shipped.text("upload.lua"),
     }
 
 
@@ -139,7 +147,7 @@ def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = No
         out[f"=json/{name}"] = answer(config, name, service)
         out[f"=html/{name}"] = _html(sentence(name, service))
         if document := version_document(config, name):
-            out[f"=root/{name}"] = document
+            out[_root_key(config, name)] = document
         out[f"=intent/service/{name}"] = _compact(service)
     for node, drains in sorted(intent.drains.items()):
         for name, drain in sorted(drains.items()):
@@ -174,9 +182,17 @@ def _value(config: Config, name: str, service: ServiceIntent, scoped: bool) -> s
             f"=json/{name}",
             f"=html/{name}",
             _shape(config, name),
-            f"=root/{name}" if _preset(config, name).versions else "",
+            _root_key(config, name),
         )
     )
+
+
+def _root_key(config: Config, name: str) -> str:
+    """Where the map has the version document of a service; the guard reads ``v1`` from it. Empty for none."""
+    versions = _preset(config, name).versions
+    if versions is None:
+        return ""
+    return f"=root/v1/{name}" if versions.at_v1 else f"=root/{name}"
 
 
 def _preset(config: Config, name: str) -> presets.Preset:

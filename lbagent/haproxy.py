@@ -263,8 +263,13 @@ def _server(
     )
 
 
+REFUSED = "applet=<lua.lbagent_upload>"  # in `show sess all`: haproxy/upload.lua has it
+
+
 def streams(channel: Channel, pid: int) -> list[Stream]:
     """Every request that the worker ``pid`` holds (``show sess all``); one only half received is not there yet.
+
+    Without those that the guard has refused and whose body it is throwing away: no server will see them.
 
     HAProxyDown when another worker answers: a reload has changed who listens on the socket.
     """
@@ -287,6 +292,8 @@ def streams(channel: Channel, pid: int) -> list[Stream]:
                 found[-1].setdefault("address", address.rpartition(":")[0])
             if key == "txn" and (method := next((f[5:] for f in fields if f.startswith("meth=")), "")):
                 found[-1].setdefault("method", method)
+            if REFUSED in fields:
+                found[-1]["refused"] = row
     return [
         Stream(
             pid=pid,
@@ -299,6 +306,7 @@ def streams(channel: Channel, pid: int) -> list[Stream]:
             address=row.get("address", ""),
         )
         for row in found
+        if "refused" not in row
     ]
 
 

@@ -39,10 +39,12 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the root of a closed service tells OpenStack's own clients: without a version document they never get to
-    the request whose answer is ours, and say "no supported versions". ``href`` is relative: prefix and host stay."""
+    the request whose answer is ours, and say "no supported versions". ``href`` is relative: prefix and host stay.
+    ``at_v1``: ``/v1`` answers with the same document, for clients that go on to ask there."""
 
     id: str
     href: str
+    at_v1: bool = False
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -23,7 +23,7 @@ RELEASES = ("bookworm", "trixie", "sid")
 
 # Where the version can make a difference: HAProxy's sockets, reloads and workers, the guard's rules, the server-state
 # file, what its configuration check accepts. What the other tests ask does not depend on it: they run in `make test`.
-REAL = ("rolling", "modes", "reload", "survives", "faults", "lbctl", "adopt_haproxy", "examples")
+REAL = ("rolling", "modes", "upload", "reload", "survives", "faults", "lbctl", "adopt_haproxy", "examples")
 
 WRAPPER = """#!/bin/sh
 exec unshare --mount -- /bin/sh -c 'mount --bind "$0/usr" /usr && exec /usr/sbin/haproxy "$@"' {image} "$@"

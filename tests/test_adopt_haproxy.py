@@ -362,7 +362,7 @@ def test_state_files_belong_to_the_folders_owner_and_are_for_all_to_read(plain):
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
     assert {path.name for path in plain.state.iterdir()} == {
         *guard.LISTS,
-        *(guard.MAP, guard.PAGE, guard.ERRORFILE, guard.STATE),
+        *(guard.MAP, guard.PAGE, guard.ERRORFILE, guard.UPLOAD, guard.STATE),
     }
 
 

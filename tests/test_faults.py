@@ -234,7 +234,7 @@ def test_files_of_the_state_folder_are_put_back(plant):
     for file in plant.state.glob("*-v1.*"):
         file.unlink()
     (plant.state / "servers.state").unlink()
-    eventually(lambda: len(list(plant.state.glob("*-v1.*"))) == 11, "within a tick", seconds=5)
+    eventually(lambda: len(list(plant.state.glob("*-v1.*"))) == 12, "within a tick", seconds=5)
     eventually((plant.state / "servers.state").exists, "the state file too")
     plant.haproxy.reload()
     assert ask(plant.port["nova"]).status == 200

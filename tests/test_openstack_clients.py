@@ -26,6 +26,7 @@ CATALOG = {  # as deployers write it: some with a version, some without
     "keystone": ("identity", "/v3"),
     "swift": ("object-store", "/v1/AUTH_p"),
     "ironic": ("baremetal", ""),
+    "barbican": ("key-manager", ""),
 }
 SEE = """
 import json, logging, sys, warnings
@@ -49,7 +50,7 @@ for service, kind, call in (
     ("nova", "compute", "servers"), ("glance", "image", "images"), ("neutron", "network", "networks"),
     ("cinder", "block_storage", "volumes"), ("heat", "orchestration", "stacks"), ("keystone", "identity", "projects"),
     ("placement", "placement", "resource_providers"), ("swift", "object_store", "containers"),
-    ("ironic", "baremetal", "nodes"),
+    ("ironic", "baremetal", "nodes"), ("barbican", "key_manager", "secrets"),
 ):
     # By itself the SDK asks six times for images and nodes; this is about what it says in the end.
     cloud = openstack.connect(cloud="test", **{f"{kind}_status_code_retries": "0"})
@@ -157,3 +158,15 @@ def test_only_openstacks_clients_are_told_versions(closed):
     assert ask(closed.port["glance"], "POST", headers=client).status == 503
     assert ask(closed.port["placement"], path="/traits", headers=client).status == 503
     assert ask(closed.port["nova"], headers=client).status == 503
+
+
+def test_barbicans_sdk_is_told_versions_at_v1_too(closed):
+    """The same document, whose href leads to /v1 from either place; no other service's /v1 has one."""
+    client = {"User-Agent": "openstacksdk/4.22.0 keystoneauth1/5.18.0 python-requests/2.32 CPython/3.11"}
+    for path in ("/", "/v1", "/key-manager", "/key-manager/", "/key-manager/v1"):
+        told = ask(closed.port["barbican"], path=path, headers=client)
+        assert (told.status, told.json["versions"][0]["links"][0]["href"]) == (200, "v1")
+    for path in ("/v1/", "/v1/secrets", "/x/v1"):
+        assert ask(closed.port["barbican"], path=path, headers=client).status == 503
+    assert ask(closed.port["barbican"], path="/v1").status == 503
+    assert ask(closed.port["ironic"], path="/v1", headers=client).status == 503
