@@ -258,9 +258,8 @@ defaults
             host.agent.start(in_sync=False)
         eventually(self.agree, lambda: f"all agree: {[h.agent.status() for h in self.hosts]}")
         eventually(self.healthy, "every server is up on every HAProxy")
-        for daemon in self.keepalived.values():
+        for daemon in self.keepalived.values():  # the first of them first: with nopreempt whoever has it keeps it
             daemon.start()
-        if self.keepalived:
             self.address_is_on(self.names[0])
         return self
 
