@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from . import barrier, guard
 from .balancer import Balancer
@@ -27,7 +28,7 @@ from .history import History
 from .life import advance
 from .model import Action, CutSessions, Intent, Mode, Observed, Phase, ProveHealth, Ref, Stream, WriteFile
 from .operations import Operation, Situation, begin, judge
-from .plan import Desired, desired, plan
+from .plan import AWAY, Desired, address, desired, plan
 from .status import status
 from .store import Damaged, Store
 from .topology import Topology, topology
@@ -152,6 +153,10 @@ class Agent:
     async def _follow(self) -> None:
         """Take over what the whole control plane was asked for; an HAProxy of its own has nobody to follow."""
 
+    def _up_to_date(self) -> bool:
+        """Nothing newer was asked for that this HAProxy does not know of."""
+        return True
+
     def _together(self) -> frozenset[tuple[str, str]]:
         """The (node, service) that come back on every HAProxy at once."""
         return frozenset()
@@ -213,6 +218,7 @@ class Agent:
         """Perform the difference until there is none, and read back."""
         quiet = self.confirmed >= self.intent.revision and self.in_sync
         self.failures = ()
+        await self._tell_keepalived(in_force=False)
         before = self._wanted
         for _ in range(ROUNDS):
             await self._advance()
@@ -234,14 +240,24 @@ class Agent:
                 self.errors += 1
                 log.error("%s", "; ".join(failed))
                 break
-        track = self.config.haproxy.vip_track_file
-        left = [a for a in self._plan() if not isinstance(a, CutSessions) and getattr(a, "name", "") != track]
-        wrong = track is not None and self._wanted and self.observed.files.get(track) != self._wanted.files[track]
-        self._astray = f"{track} cannot be written: keepalived does not hear of a drain" if wrong else ""
+        left = [a for a in self._plan() if not isinstance(a, CutSessions)]
         self._unwritten = self.failures if any(isinstance(a, WriteFile) for a in left) else ()
         if self.observed.up and not left and not self.failures:
             await self._confirm()
         self.in_sync = self._settled
+        astray = await self._tell_keepalived(in_force=self._settled and self._up_to_date())
+        if astray != self._astray:
+            log.log(logging.ERROR if astray else logging.INFO, "%s", astray or "keepalived hears of drains again")
+        self._astray = astray
+
+    async def _tell_keepalived(self, in_force: bool) -> str:
+        """The virtual address goes before anything is done, and comes after all of it. Why it cannot be said, or ""."""
+        actions = address(self.config, self.intent, self.observed, in_force)
+        failed = await self._off_loop(self._balancer.perform, actions) if actions else []
+        for written in actions if not failed else ():
+            log.info("the virtual address %s", "goes" if written.text == AWAY else "may come")
+            self.observed = replace(self.observed, files=self.observed.files | {written.name: written.text})
+        return "; ".join(f"{why}: keepalived does not hear of drains" for why in failed)
 
     def _plan(self) -> list[Action]:
         want = desired(self.config, self.intent, self.topology, self.observed, self._digest)

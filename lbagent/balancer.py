@@ -57,8 +57,10 @@ class Balancer:
 
     def observe(self) -> Observed:
         """HAProxy and its files as they are; never raises for an HAProxy that is down or talks nonsense."""
-        track = (self._config.vip_track_file,) if self._config.vip_track_file else ()
-        on_disk = files.read_all(Path(self._config.state_dir), (*FILES, *track))
+        on_disk = files.read_all(Path(self._config.state_dir), FILES)
+        if track := self._config.vip_track_file:
+            with contextlib.suppress(OSError):  # keepalived's, no worker depends on it: shown by the agent
+                on_disk |= files.read_all(Path(), (track,))
         try:
             seen, self._facts = observe(self._admin, self._config.seen_dir, self._facts, self._sticky)
         except HAProxyError as error:
@@ -176,8 +178,7 @@ class Balancer:
                 try:
                     files.write(path, action.text)
                 except OSError as error:
-                    if action.name != self._config.vip_track_file:  # keepalived's: no worker depends on it
-                        failed.append(f"{path}: {error.strerror or error}")
+                    failed.append(f"{path}: {error.strerror or error}")
         if failed:  # a worker is never told what the files do not hold
             return failed
         here = [a for a in actions if not isinstance(a, WriteFile) and getattr(a, "pid", None) is None]

@@ -148,7 +148,7 @@ class _Deciding:
                 returns += [(node, name) for name in names]
         self._few_at_a_time(intent, out)
         out = self._protect(intent, out)
-        self._clients_of({node for node, _ in drains})
+        self._clients_of({node for node, _ in drains if not self.change.nodes[node].services})
         if any(len(key) + len(value) > LONGEST_ENTRY for key, value in guard.entries(self.config, out)):
             raise LbagentError(
                 "bad_request", f"the names and the reason make more than {LONGEST_ENTRY} bytes of one answer"
@@ -310,6 +310,7 @@ class _Deciding:
                 admin=Admin.MAINT if before and before.admin is Admin.MAINT and self.change.maint else Admin.DRAIN,
                 end_in_maint=self.change.maint,
                 kill=self.change.kill,
+                whole=not only or bool(before and before.whole),
                 deadline=self.deadline,
                 reason=self.change.reason or (before.reason if before else ""),
                 by=self.by,
@@ -372,12 +373,16 @@ class _Deciding:
 
     def _clients_of(self, nodes: set[str]) -> None:
         """A drain empties a node's servers, not the HAProxy on it: say who would be cut by patching that."""
-        for node in sorted(nodes & set(self.elsewhere.clients)):
-            count, moves = self.elsewhere.clients[node]
+        clients = dict(self.elsewhere.clients)
+        if not self.shared and self.observed.up:
+            clients[self.config.node] = (self.observed.connections, self.config.haproxy.vip_track_file is not None)
+        for node in sorted(nodes & set(clients)):
+            count, moves = clients[node]
             how = (
-                "keepalived is told to move the virtual address"
+                "keepalived is told to move its virtual address"
                 if moves
-                else "move the virtual address first (haproxy.vip_track_file lets keepalived do it by itself)"
+                else "move its virtual address first, by `systemctl stop keepalived` there for example "
+                "(with haproxy.vip_track_file set, keepalived is told by itself)"
             )
             if count:
                 self.notes.append(

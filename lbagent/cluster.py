@@ -237,6 +237,7 @@ def _drain_here(  # noqa: PLR0913, PLR0917 everything that decides, each by its 
         admin=Admin.MAINT if held is not None and held.admin is Admin.MAINT and wanted.end_in_maint else Admin.DRAIN,
         end_in_maint=wanted.end_in_maint,
         kill=wanted.kill,
+        whole=wanted.whole,
         # By this clock: a kill must not come early because the asker's clock is ahead.
         deadline=int(now + max(0.0, wanted.deadline - shared.at)) if wanted.deadline is not None else None,
         reason=wanted.reason,

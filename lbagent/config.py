@@ -35,7 +35,7 @@ class HAProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: str = "/var/lib/lbagent/haproxy"
     state_dir_in_haproxy: str | None = None  # the same folder as a HAProxy in a container sees it
     check_command: tuple[str, ...] = ("haproxy", "-c")
-    vip_track_file: str | None = None  # for keepalived's track_file: 1 while this node is drained, else 0
+    vip_track_file: str | None = None  # for keepalived: 1 while this node is drained as a whole, else 0
 
     @property
     def seen_dir(self) -> str:

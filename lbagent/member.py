@@ -138,6 +138,10 @@ class MemberAgent(Agent):
         if before.followed != mine.followed and mine.followed:
             log.info("follows revision %d", mine.followed.revision)
 
+    def _up_to_date(self) -> bool:
+        view = self.sharing.view
+        return view is not None and view.intent is not None and not self._behind()
+
     def _together(self) -> frozenset[tuple[str, str]]:
         view = self.sharing.view
         return cluster.together(self.intent, view.intent if view else None)
@@ -180,8 +184,8 @@ class MemberAgent(Agent):
             time=self._clock(),
             sessions=self._sessions(),
             clients=seen.connections,
-            moves_address=self.config.haproxy.vip_track_file is not None,
-            trouble="; ".join(filter(None, (*self.failures, self._stuck))),
+            moves_address=self.config.haproxy.vip_track_file is not None and not self._astray,
+            trouble="; ".join(filter(None, (*self.failures, self._stuck, self._astray))),
             open=open_lines(situation),
             well=self._well(),
             holding=tuple(f"{n}/{s}" for n, drains in intent.drains.items() if n != GUARD_GONE for s in drains),

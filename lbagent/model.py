@@ -130,6 +130,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     admin: Admin = Admin.DRAIN  # what they are held in; backends with stickiness are held in maint anyway
     end_in_maint: bool = False
     kill: bool = False
+    whole: bool = False  # the node was drained, not only some of its services: its virtual address leaves as well
     deadline: int | None = None
     reason: str = ""
     by: str = ""

@@ -50,8 +50,6 @@ def desired(
     files = guard.fixed_files(config) | {name: guard.list_text(p) for name, p in lists.items()}
     files[guard.MAP] = guard.map_text(table)
     files[guard.STATE] = guard.state_text(_state_rows(intent, observed))
-    if config.haproxy.vip_track_file:
-        files[config.haproxy.vip_track_file] = "1\n" if leaves(config.node, intent, topology) else "0\n"
     return Desired(table=table, lists=lists, files=files)
 
 
@@ -90,11 +88,25 @@ def plan(want: Desired, intent: Intent, observed: Observed, proved: Set[Ref], no
     return actions
 
 
-def leaves(node: str, intent: Intent, topology: Topology) -> bool:
-    """The node is on its way out as a whole, so its virtual address should go too (keepalived's ``track_file``)."""
-    drains = intent.drains.get(node, {})
-    whole = set(topology.node_services(node)) | set(drains)
-    return bool(drains) and all(name in drains and drains[name].phase is not Phase.RELEASED for name in whole)
+AWAY, HOME = "1\n", "0\n"  # what keepalived's track_file says
+
+
+def leaves(node: str, intent: Intent) -> bool:
+    """The node was drained as a whole and is not back yet: its virtual address should be elsewhere."""
+    return any(drain.whole and drain.phase is not Phase.RELEASED for drain in intent.drains.get(node, {}).values())
+
+
+def address(config: Config, intent: Intent, observed: Observed, in_force: bool) -> list[WriteFile]:
+    """What keepalived has to be told: to let the address go at once, to take it only once all is ``in_force`` here.
+
+    An HAProxy that was away may not know yet what is closed: the address must not come before that.
+    """
+    track = config.haproxy.vip_track_file
+    away = leaves(config.node, intent)
+    text = AWAY if away else HOME
+    if track is None or observed.files.get(track) == text or not (away or in_force):
+        return []
+    return [WriteFile(track, text)]
 
 
 def admin_for(drain: Drain, ref: Ref, observed: Observed) -> Admin:

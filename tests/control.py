@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Net:
         self.address = {name: f"{self.subnet}.{i + 1}" for i, name in enumerate(hosts)}
         self.vip = f"{self.subnet}.100"
         for name in hosts:
-            space, inside, outside = self.space(name), f"{self.tag}i{name}", self.port(name)
+            space, inside, outside = self.space(name), self.card(name), self.port(name)
             sh("ip", "netns", "add", space)
             sh("ip", "link", "add", outside, "type", "veth", "peer", "name", inside)
             sh("ip", "link", "set", inside, "netns", space)
@@ -57,6 +57,15 @@ class Net:
 
     def space(self, name: str) -> str:
         return f"{self.tag}-{name}"
+
+    def card(self, name: str) -> str:
+        """The host's own end."""
+        return f"{self.tag}i{name}"
+
+    def neighbour(self) -> str:
+        """The hardware address that clients send to for the virtual address; empty when they would have to ask."""
+        rows = json.loads(sh("ip", "-j", "neighbour", "show", self.vip, "dev", self.bridge) or "[]")
+        return rows[0].get("lladdr", "") if rows else ""
 
     def port(self, name: str) -> str:
         """The host's end at the bridge: pull it and the host is cut off."""
@@ -114,12 +123,45 @@ class Etcd:
             self.process = None
 
 
+class Keepalived:
+    """The host's keepalived, with a configuration for the addresses of ``net``."""
+
+    def __init__(self, host: Host, net: Net, text: str) -> None:
+        self.host, self.net = host, net
+        self.config, self.log = host.folder / "keepalived.conf", host.folder / "keepalived.log"
+        self.config.write_text(text)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Keepalived:
+        self.process = subprocess.Popen(
+            [
+                *self.net.inside(self.host.name),
+                *("keepalived", "--dont-fork", "--vrrp", "--log-console", "--log-detail", "--no-syslog"),
+                *("--use-file", str(self.config)),
+                *("--pid", str(self.host.folder / "keepalived.pid")),
+                *("--vrrp_pid", str(self.host.folder / "vrrp.pid")),
+            ],
+            stdout=self.log.open("ab"),
+            stderr=subprocess.STDOUT,
+        )
+        return self
+
+    def stop(self) -> None:
+        """As systemd does: it takes its address away."""
+        if self.process:
+            self.process.terminate()
+            self.process.wait(10)
+            self.process = None
+
+
 class Host:
     def __init__(self, control: Control, name: str) -> None:
         self.name, self.address = name, control.net.address[name]
         self.folder = control.folder / name
         self.folder.mkdir()
         self.folder.chmod(0o755)
+        self.track = self.folder / "track" / "vip"
+        self.track.parent.mkdir()
         inside = control.net.inside(name)
         self.haproxy = HAProxy(self.folder, inside)
         self.haproxy.config.write_text(control.haproxy_text(self))
@@ -137,11 +179,20 @@ class Host:
 class Control:
     """``hosts`` controllers, ``ctl1`` …; etcd on each of them."""
 
-    def __init__(self, hosts: int = 3, settings: dict[str, Any] | None = None, check: str = "") -> None:
+    def __init__(
+        self,
+        hosts: int = 3,
+        settings: dict[str, Any] | None = None,
+        check: str = "",
+        bind: str = "",
+        vip: Callable[[Control, Host], str] | None = None,
+    ) -> None:
+        """``bind`` is added to HAProxy's bind lines; ``vip`` gives keepalived's configuration on a host."""
         self.folder = Path(tempfile.mkdtemp(prefix="lba-", dir="/tmp"))
         self.folder.chmod(0o755)
         self.names = [f"ctl{i + 1}" for i in range(hosts)]
         self.net = Net(self.names)
+        self.bind, self.vip = bind, vip
         self.more, self.check = settings or {}, check or "check inter 200 fall 2 rise 2"
         self.origins = {
             node: {service: Origin(f"{node}/{service}", host=self.net.host).start() for service in PORTS}
@@ -150,6 +201,7 @@ class Control:
         self.etcd = {name: Etcd(self.folder, name, self.net) for name in self.names}
         self.host = {name: Host(self, name) for name in self.names}
         self.hosts = list(self.host.values())
+        self.keepalived = {h.name: Keepalived(h, self.net, vip(self, h)) for h in self.hosts} if vip else {}
 
     def haproxy_text(self, host: Host) -> str:
         text = f"""global
@@ -166,7 +218,7 @@ defaults
   retries 3
 """
         for service, port in PORTS.items():
-            text += f"frontend {service}_public\n  bind :{port}\n  default_backend {service}\n"
+            text += f"frontend {service}_public\n  bind :{port} {self.bind}\n  default_backend {service}\n"
             text += f"backend {service}\n  option httpchk GET /health\n"
             for node in self.names:
                 text += f"  server {node} {self.net.host}:{self.origins[node][service].port} {self.check}\n"
@@ -181,6 +233,7 @@ defaults
                 "config": [str(host.haproxy.config)],
                 "state_dir": str(host.folder / "state"),
                 "check_command": [HAPROXY, "-c"],
+                **({"vip_track_file": str(host.track)} if self.vip else {}),
                 **self.more.get("haproxy", {}),
             },
             "control": {"socket": str(host.folder / "l.sock")},
@@ -205,7 +258,27 @@ defaults
             host.agent.start(in_sync=False)
         eventually(self.agree, lambda: f"all agree: {[h.agent.status() for h in self.hosts]}")
         eventually(self.healthy, "every server is up on every HAProxy")
+        for daemon in self.keepalived.values():  # the first of them first: with nopreempt whoever has it keeps it
+            daemon.start()
+            self.address_is_on(self.names[0])
         return self
+
+    def holders(self) -> list[str]:
+        """Hosts that have the virtual address."""
+        return [
+            n for n in self.names if f" {self.net.vip}/" in sh("ip", "-n", self.net.space(n), "-4", "address", "show")
+        ]
+
+    def address_is_on(self, name: str, seconds: float = 15.0) -> float:
+        """Seconds until only this host has the virtual address, and the clients' neighbour table says so."""
+        began = time.monotonic()
+        card = json.loads(sh("ip", "-n", self.net.space(name), "-j", "link", "show", self.net.card(name)))[0]["address"]
+        eventually(
+            lambda: self.holders() == [name] and self.net.neighbour() in (card, ""),
+            lambda: f"the address is on {self.holders()}, not {name}: {self.log()}",
+            seconds,
+        )
+        return time.monotonic() - began
 
     def etcd_answers(self) -> bool:
         return "is healthy" in self.ctl("endpoint", "health", check=False)
@@ -256,9 +329,12 @@ defaults
         ]
 
     def log(self) -> str:
-        return "\n".join(f"== {h.name}\n{h.agent.log.read_text()[-3000:]}" for h in self.hosts if h.agent.log.exists())
+        logs = [h.agent.log for h in self.hosts] + [k.log for k in self.keepalived.values()]
+        return "\n".join(f"== {log}\n{log.read_text()[-3000:]}" for log in logs if log.exists())
 
     def close(self) -> None:
+        for daemon in self.keepalived.values():
+            daemon.stop()
         for host in self.hosts:
             host.agent.kill()
             host.haproxy.kill()

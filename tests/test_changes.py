@@ -335,6 +335,7 @@ def test_drain_takes_the_nodes_servers_of_every_service() -> None:
         admin=Admin.DRAIN,
         end_in_maint=True,
         kill=True,
+        whole=True,
         deadline=NOW + 60,
         reason="kernel",
         by="root",

@@ -29,7 +29,7 @@ from lbagent.model import (
     Worker,
     WriteFile,
 )
-from lbagent.plan import desired, plan, well
+from lbagent.plan import address, desired, plan, well
 from lbagent.topology import topology
 from tests.model_haproxy import (
     NODES,
@@ -318,3 +318,24 @@ def test_with_the_whole_intent_ended_haproxy_is_as_on_an_ordinary_day(intent: In
 
 def _seen(observed: Observed, ref: Ref) -> ServerSeen:
     return observed.backends[ref.backend].servers[ref.server]
+
+
+@pytest.mark.parametrize(
+    ("drain", "node", "written", "in_force", "told"),
+    [
+        ({"whole": True}, "ctl1", "0\n", False, ["1\n"]),  # it goes at once
+        ({"whole": True}, "ctl1", None, False, ["1\n"]),
+        ({"whole": True}, "ctl1", "1\n", True, []),
+        ({"whole": True, "phase": Phase.RETURNING}, "ctl1", "1\n", True, []),  # its health is not proved yet
+        ({"whole": True, "phase": Phase.RELEASED}, "ctl1", "1\n", False, []),  # it comes when all is in force
+        ({"whole": True, "phase": Phase.RELEASED}, "ctl1", "1\n", True, ["0\n"]),
+        ({}, "ctl1", "0\n", True, []),  # `--service`
+        ({}, "ctl1", "1\n", True, ["0\n"]),
+        ({"whole": True}, "ctl2", "0\n", True, []),  # another node
+        ({"whole": True}, "ctl2", None, False, []),
+    ],
+)
+def test_the_address_goes_at_once_and_comes_when_all_is_in_force(drain, node, written, in_force, told) -> None:
+    config = parse(f"{{node: {node}, haproxy: {{vip_track_file: /vip}}}}")
+    observed = Observed(up=True, files={} if written is None else {"/vip": written})
+    assert [a.text for a in address(config, drained(**drain), observed, in_force)] == told

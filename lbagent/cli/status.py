@@ -121,7 +121,9 @@ def _agent(agent: dict[str, Any], revision: int) -> tuple[str, ...]:
     elif agent["in_sync"] and agent["revision"] == revision:
         state = click.style("in sync", fg="green")
     else:
-        state = click.style("not in sync", fg="yellow") + (f": {agent['trouble']}" if agent["trouble"] else "")
+        state = click.style("not in sync", fg="yellow")
+    if agent["trouble"] and agent["trouble"] not in state:
+        state += f": {agent['trouble']}"
     if agent["exceptions"]:
         state += f", differs by --local: {', '.join(agent['exceptions'])}"
     return (agent["node"], state, str(agent["revision"]), str(agent["sessions"]), str(agent["clients"]))
