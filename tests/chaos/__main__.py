@@ -11,7 +11,8 @@ import time
 import traceback
 from pathlib import Path
 
-from .arena import Arena, Broken
+from .arena import Arena
+from .ground import Broken, Ground
 from .judge import Violation
 
 TIMELINE = 60  # events
@@ -49,7 +50,7 @@ def _stop(*_: object) -> None:
     sys.exit(143)
 
 
-def tell(arena: Arena, violations: list[Violation]) -> None:
+def tell(arena: Ground, violations: list[Violation]) -> None:
     print(f"\nVIOLATED, seed {arena.seed}\n\nThe last events:")
     for at, text in arena.events[-TIMELINE:]:
         print(f"{at - arena.began:9.3f}  {text}")
@@ -58,15 +59,17 @@ def tell(arena: Arena, violations: list[Violation]) -> None:
         print(f"{violation.at - arena.began:9.3f}  {violation.text}")
         if violation.line is not None:
             print(f"           {violation.line}")
-    print(f"\nThe agent's log ends:\n{tail(arena.plant.agent.log)}")
-    print(f"\nHAProxy's log ends:\n{tail(arena.plant.folder / 'haproxy.log', 15)}\n")
+    for log in arena.agent_logs():
+        print(f"\nThe agent's log ({log.parent.name}) ends:\n{tail(log)}")
+    for log in arena.haproxy_logs():
+        print(f"\nHAProxy's log ({log.parent.name}) ends:\n{tail(log, 15)}")
 
 
 def tail(path: Path, lines: int = 40) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(none)"
 
 
-def summary(arena: Arena, violations: int) -> dict[str, object]:
+def summary(arena: Ground, violations: int) -> dict[str, object]:
     return {
         "seconds": round(time.time() - arena.began, 1),
         "operations": dict(arena.operations),
