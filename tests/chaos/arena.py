@@ -19,7 +19,7 @@ from tests.plant import Origin, Plant
 
 from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of
 from .judge import NEVER, Cut, Excuse, Promise, Violation
-from .load import Clients
+from .load import Clients, Place
 from .script import Script, Step
 
 SERVICES = ("nova", "keystone", "glance")
@@ -74,7 +74,7 @@ class Arena(Ground):
         for service in SERVICES:
             self.record.promises.append(Promise("open", service, now, by="the start"))
             self._ready |= {(node, service) for node in plant.nodes}
-        ports = {s: (plant.port[s], plant.internal[s]) for s in SERVICES}
+        ports = {s: (Place(plant.port[s]), Place(plant.internal[s])) for s in SERVICES}
         self.clients = Clients(ports, CLIENTS, self.seed)
         self.clients.start()
         threading.Thread(target=self._confirm_for_ever, daemon=True).start()

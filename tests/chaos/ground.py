@@ -16,7 +16,7 @@ from typing import Any, Self
 from tests.plant import Entry, Origin
 
 from .judge import NEVER, Answered, Cut, Excuse, Record, Seen, Violation, client_violations, origin_violations
-from .load import Clients
+from .load import Clients, via_of
 from .script import Step
 
 LAG = 1.5  # seconds after which everything about a moment is known here
@@ -185,7 +185,7 @@ class Ground(ABC):
                 self._open += [(node, service, e) for e in fresh if e.path != "/health"]
         ripe, rest = [], []
         for node, service, entry in self._open:
-            seen = Seen(node, service, entry.method, entry.path, entry.started, entry.ended)
+            seen = Seen(node, service, entry.method, entry.path, entry.started, entry.ended, via_of(entry.path))
             asked = int(entry.path.rpartition("/")[2]) / 1000
             if seen.ended is None and now > entry.started + asked + 8:  # its connection was cut, nobody could be told
                 seen.ended = entry.started + asked
@@ -202,7 +202,7 @@ class Ground(ABC):
                 break
             fresh.append(answer)
             self.statuses[str(answer.status).partition("(")[0]] += 1
-            self.excused += any(e.covers(answer.service, answer.began, answer.ended) for e in self.record.excuses)
+            self.excused += any(e.covers(answer) for e in self.record.excuses)
         self._answers += len(fresh)
         return fresh
 
