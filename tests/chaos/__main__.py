@@ -1,4 +1,4 @@
-"""``python -m tests.chaos --seconds N --seed S``: exit 1 and the story when an invariant was broken."""
+"""``python -m tests.chaos [--hosts 3] --seconds N --seed S``: exit 1 and the story when an invariant was broken."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from pathlib import Path
 from .arena import Arena
 from .ground import Broken, Ground
 from .judge import Violation
+from .plane import Plane
 
 TIMELINE = 60  # events
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--hosts", type=int, default=1, help="a control plane of so many, each with its HAProxy")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--keep", type=Path, default=None, help="where logs go when something was broken")
@@ -27,7 +29,7 @@ def main() -> int:
     seed = random.randrange(10**6) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
     signal.signal(signal.SIGTERM, _stop)
-    with Arena(seed) as arena:
+    with Arena(seed) if given.hosts == 1 else Plane(seed, given.hosts) as arena:
         violations: list[Violation] = []
         try:
             arena.run(given.seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -118,10 +119,8 @@ class Arena(Ground):
     def run(self, seconds: float) -> None:
         """Carry the script out for about so long, then show that everything is as it was asked for. Broken when not."""
         until = time.time() + seconds
-        for step in Script(self.seed, SERVICES, tuple(self.plant.nodes)):
-            if time.time() >= until:
-                break
-            self._carry_out(step)
+        script = Script(self.seed, SERVICES, tuple(self.plant.nodes))
+        self.carry_out(itertools.takewhile(lambda _: time.time() < until, script))
         self.event("· the end: everything heals")
         self._heal()
         self._do_settle()

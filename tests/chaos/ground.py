@@ -8,7 +8,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -134,11 +134,13 @@ class Ground(ABC):
         with self._lock:
             self.events.append((time.time(), text))
 
-    def _carry_out(self, step: Step) -> None:
-        self._pass(step.pause)
-        self.event(f"· {step}")
-        more: dict[str, Any] = {"step": step} if step.kind == "command" else {}
-        getattr(self, "_do_" + step.kind.replace("-", "_"))(**step.detail, **more)
+    def carry_out(self, steps: Iterable[Step]) -> None:
+        """Broken as soon as an invariant does not hold."""
+        for step in steps:
+            self._pass(step.pause)
+            self.event(f"· {step}")
+            more: dict[str, Any] = {"step": step} if step.kind == "command" else {}
+            getattr(self, "_do_" + step.kind.replace("-", "_"))(**step.detail, **more)
 
     def _pass(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
         """Let time go by, looking at everything; True as soon as ``until`` is."""

@@ -27,6 +27,7 @@ class Promise:
     end: float = NEVER
     by: str = ""
     at: frozenset[str] = frozenset()
+    waited: bool = True  # for what was in flight when it begins
 
     def __str__(self) -> str:
         where = f" at {', '.join(sorted(self.at))}" if self.at else ""
@@ -147,7 +148,11 @@ def origin_violations(seen: Iterable[Seen], record: Record) -> list[Violation]:
             if promise.begin < request.started < promise.end:
                 late = request.started - promise.begin
                 found.append(Violation(request.started, f"began {late:.3f} s after: {promise}", request))
-            elif request.started <= promise.begin and (request.ended is None or request.ended > promise.begin):
+            elif (
+                promise.waited
+                and request.started <= promise.begin
+                and (request.ended is None or request.ended > promise.begin)
+            ):
                 if any(cut.begin <= promise.begin and cut.cuts(request) for cut in record.cuts):
                     continue  # HAProxy had given it up before it promised
                 over = "still open" if request.ended is None else f"ended {request.ended - promise.begin:.3f} s after"
