@@ -269,7 +269,7 @@ class Plane(Ground):
             bad = "failed though etcd was whole"
         elif code == 3 and "last ready server" not in text and "max_unavailable" not in text:
             bad = "refused for no reason that it should have"
-        elif code == 4 and now - command.issued < command.patience - 1.1:
+        elif code == 4 and not command.upset and now - command.issued < command.patience - 1.1:
             bad = "its deadline had not passed"
         elif code == 5 and not around(f"agent {command.host}", before=6):
             bad = "the agent was there"
