@@ -70,8 +70,8 @@ test: setup ## the whole suite; PYTEST_ARGS="-k guard" for less
 test-haproxy: setup ## what another HAProxy can change, on RELEASE=bookworm, trixie or sid (as root)
 	$(VENV)/bin/python -m tests.releases "$(RELEASE)" $(PYTEST_ARGS)
 
-chaos: setup ## random faults under load; SECONDS=600 SEED=7 (a seed replays)
-	$(VENV)/bin/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+chaos: setup ## random faults under load; SECONDS=600 SEED=7 (a seed replays), HOSTS=3 for a control plane
+	$(VENV)/bin/python -m tests.chaos --hosts $(or $(HOSTS),1) --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 lint: setup ## style, types, layers
 	$(VENV)/bin/ruff check .

@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,6 +99,10 @@ class EtcdStore:
 
     async def report(self, member: Member, sick: tuple[str, ...]) -> None:
         await self._off_loop(self._report, member, sick)
+
+    async def remember(self, members: Iterable[Member]) -> None:
+        """Put reports back that were lost, each unless its agent has reported meanwhile."""
+        await self._off_loop(self._remember, tuple(members))
 
     async def renew(self) -> None:
         """A sign of life, when it is time for one."""
@@ -185,6 +189,15 @@ class EtcdStore:
         same = {"key": self._key(f"sick/{member.node}"), "target": "VALUE", "result": "EQUAL", "value": wanted}
         other = {"request_put": {"key": self._key(f"sick/{member.node}"), "value": wanted}}
         self._ask(lambda c: c.transaction({"compare": [same], "success": puts, "failure": [*puts, other]}))
+
+    def _remember(self, members: tuple[Member, ...]) -> None:
+        for member in members:
+            self._put_if_absent(f"agents/{member.node}", _json(member))
+
+    def _put_if_absent(self, name: str, value: bytes) -> None:
+        absent = {"key": self._key(name), "target": "CREATE", "result": "EQUAL", "create_revision": 0}
+        put = {"request_put": {"key": self._key(name), "value": _b64(value)}}
+        self._ask(lambda c: c.transaction({"compare": [absent], "success": [put], "failure": []}))
 
     def _renew(self) -> None:
         began = time.monotonic()

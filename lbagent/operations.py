@@ -155,6 +155,11 @@ def _overtaken(operation: Operation, at: Situation) -> tuple[str, ...]:
         drain = at.intent.drains.get(node, {}).get(name)
         if drain is None or drain.phase is not Phase.HELD:
             lines.append(f"{name}: overtaken, {node} was made ready meanwhile")
+    for node, name in operation.returns:
+        drain = at.intent.drains.get(node, {}).get(name)
+        # One that was given up for want of health has no deadline, a command's drain always has.
+        if drain is not None and drain.phase is Phase.HELD and drain.deadline is not None:
+            lines.append(f"{name}: overtaken, {node} was drained again meanwhile")
     return tuple(lines)
 
 

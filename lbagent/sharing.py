@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -30,6 +30,7 @@ class SharedStore(Store[Shared], Protocol):
     async def look(self) -> View: ...
     async def swap(self, expected: int, intent: Shared, healthy: bool = False) -> Shared: ...
     async def report(self, member: Member, sick: tuple[str, ...]) -> None: ...
+    async def remember(self, members: Iterable[Member]) -> None: ...
     async def renew(self) -> None: ...
     async def forget(self, node: str) -> None: ...
     def close(self) -> None: ...
@@ -53,6 +54,10 @@ class Sharing:
         """What the store holds now; StoreError names it, and from then on this agent is alone."""
         try:
             view = await self._store.look()
+            if lost := self._lost(view):
+                log.warning("etcd has lost the agents, those of %s are put back", ", ".join(sorted(lost)))
+                await self._store.remember(lost.values())
+                view = replace(view, members=view.members | lost)
         except StoreError as error:
             if self.alone_since is None:
                 self.alone_since = self._clock()
@@ -66,6 +71,16 @@ class Sharing:
         self._compare_clocks(view)
         self.view = view
         return view
+
+    def _lost(self, view: View) -> dict[str, Member]:
+        """Reports that are gone together with our own: etcd was emptied, for nobody forgets an agent that is alive.
+
+        Without them a command would not wait for an HAProxy whose agent is away, nor name it.
+        """
+        before = self.view.members if self.view else {}
+        if self._node not in before or self._node in view.members:
+            return {}
+        return {node: member for node, member in before.items() if node != self._node and node not in view.members}
 
     def _compare_clocks(self, view: View) -> None:
         """A report that has come between two looks of late was written about now."""

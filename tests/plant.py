@@ -334,6 +334,7 @@ class Agent:
         self.config, self.socket = folder / "lbagent.yaml", folder / "l.sock"
         self.log = folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.program: tuple[str | Path, ...] = (BIN / "lbagent",)
         self.write()
 
     def write(self) -> None:
@@ -345,7 +346,7 @@ class Agent:
 
     def start(self, in_sync: bool = True) -> None:
         self.process = subprocess.Popen(
-            [*self.prefix, BIN / "lbagent", "--config", str(self.config)],
+            [*self.prefix, *self.program, "--config", str(self.config)],
             stdout=subprocess.DEVNULL,
             stderr=self.log.open("ab"),
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.ground import Broken
 from tests.chaos.judge import (
     Answered,
     Cut,
@@ -20,7 +21,10 @@ from tests.chaos.judge import (
     client_violations,
     origin_violations,
 )
-from tests.chaos.script import Script
+from tests.chaos.ledger import Ledger
+from tests.chaos.plane import Plane, away
+from tests.chaos.plane_script import PlaneScript
+from tests.chaos.script import Script, Step
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,23 +32,33 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_minute_of_chaos():
-    """LBAGENT_CHAOS_SEED replays the decisions of a seed."""
+    chaos("--seconds", "60")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_minute_of_chaos_over_three_hosts():
+    chaos("--hosts", "3", "--seconds", "60")
+
+
+def chaos(*options: str) -> None:
+    """A run that has to find nothing; LBAGENT_CHAOS_SEED replays the decisions of a seed."""
     seed = os.environ.get("LBAGENT_CHAOS_SEED", "20261123")  # the same each time: `make chaos` looks for new ones
     print(f"LBAGENT_CHAOS_SEED={seed}")
-    chaos = subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos", "--seconds", "60", "--seed", seed],
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos", *options, "--seed", seed],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        told, _ = chaos.communicate(timeout=240)
+        told, _ = running.communicate(timeout=240)
     except subprocess.TimeoutExpired:
-        chaos.terminate()  # it takes its mount and its processes down
-        told, _ = chaos.communicate(timeout=30)
+        running.terminate()  # it takes its mount, its namespaces and its processes down
+        told, _ = running.communicate(timeout=30)
         raise AssertionError(f"it does not end; seed {seed}\n{told}") from None
-    assert chaos.returncode == 0, told
+    assert running.returncode == 0, told
 
 
 # A forged history: at 10 ctl1 was drained for nova, at 20 glance became read-only, at 30 keystone went down.
@@ -136,3 +150,142 @@ def test_a_seed_replays():
         "haproxy-start",
     } <= kinds
     assert {"agent-kill", "agent-start", "agent-stop", "disk-full", "disk-free", "file-lost", "settle"} <= kinds
+
+
+# ------------------------------------------------------------------------------------------ several hosts
+
+HOSTS = ("ctl1", "ctl2", "ctl3")
+SOME = frozenset({"ctl1", "ctl2"})
+
+
+def test_a_promise_holds_at_the_haproxies_that_it_was_said_of():
+    record = Record(
+        promises=[Promise("closed", "nova", 10.0, at=SOME)], excuses=[Excuse("cut", 30.0, 40.0, via="ctl1")]
+    )
+    for via, found in (("ctl1", 1), ("ctl2", 1), ("ctl3", 0)):
+        assert len(origin_violations([Seen("ctl1", "nova", "GET", "/", 11.0, 11.1, via)], record)) == found
+        assert len(client_violations([Answered("nova", "GET", 11.0, 11.1, 200, via=via)], record)) == found
+    assert not client_violations([Answered("nova", "GET", 31.0, 31.1, "timed out", via="ctl1")], record)
+    assert client_violations([Answered("nova", "GET", 31.0, 31.1, "timed out", via="ctl2")], record)
+
+
+def test_a_promise_ends_where_another_command_was_given():
+    record = Record(promises=[Promise("closed", "nova", 10.0)], vias=frozenset(HOSTS))
+    record.end(("closed",), "nova", "", 20.0, frozenset({"ctl3"}))
+    late = [Seen("ctl1", "nova", "GET", "/", 21.0, 21.1, via) for via in HOSTS]
+    assert [v.line.via for v in origin_violations(late, record)] == ["ctl1", "ctl2"]
+    record.end(("closed",), "nova", "", 30.0)
+    assert not origin_violations([Seen("ctl1", "nova", "GET", "/", 31.0, 31.1, "ctl1")], record)
+
+
+def test_an_empty_backend_is_told_from_maintenance():
+    [found] = client_violations([Answered("glance", "PUT", 25.0, 25.1, 503, "30", maintenance=False)], RECORD)
+    assert "no server" in found.text
+
+
+def test_an_exit_code_7_names_who_is_away():
+    text = "lbctl: accepted and kept, but not in force yet:\n"
+    assert away(f"{text}  ctl3 is away: it follows as soon as …\nTo undo: lbctl up nova\n", "ctl1") == {"ctl3"}
+    assert away(f"{text}  ctl2: its HAProxy is down; …\n", "ctl1") == {"ctl2"}
+    assert away(f"{text}  no answer; it will be in force the moment HAProxy starts\n", "ctl1") == {"ctl1"}
+
+
+NOVA, DRAIN = ("mode", "nova"), ("drain", "ctl1", "nova")
+
+
+def quiet(ledger: Ledger, **seen: str) -> dict:
+    """All open and ready, but for nova as ``seen`` at some hosts."""
+    plain = {(h, k): "up" if k[0] == "mode" else "ready" for h in HOSTS for k in ledger.keys}
+    return plain | {(host, NOVA): verb for host, verb in seen.items()}
+
+
+def test_the_ledger_finds_what_nobody_asked_for():
+    ledger = Ledger(HOSTS, ("nova",))
+    assert not ledger.wrong(quiet(ledger))
+    assert ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="down"))
+    ledger.accepted(NOVA, "down")
+    assert len(ledger.wrong(quiet(ledger))) == 3
+    assert not ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="down"))
+    assert len(ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="up"))) == 2  # and they differ
+
+
+def test_the_ledger_allows_both_outcomes_of_a_command_in_doubt_but_one_everywhere():
+    ledger = Ledger(HOSTS, ("nova",))
+    added = ledger.doubtful(NOVA, "down")
+    assert not ledger.wrong(quiet(ledger))
+    assert not ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="down"))
+    assert ledger.wrong(quiet(ledger, ctl1="down"))
+    ledger.refused(added, "down")
+    assert ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="down"))
+
+
+def test_the_ledger_lets_local_open_where_it_was_asked_only():
+    ledger = Ledger(HOSTS, ("nova",))
+    ledger.accepted(NOVA, "down")
+    ledger.here("ctl3", NOVA, "up")
+    assert not ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="up"))
+    assert ledger.wrong(quiet(ledger, ctl1="down", ctl2="up", ctl3="up"))
+
+
+def test_the_ledger_lets_only_restrictions_come_back():
+    ledger = Ledger(HOSTS, ("nova",))
+    ledger.accepted(NOVA, "read-only")
+    ledger.accepted(DRAIN, "drain")
+    assert ledger.comes_back({NOVA: {"up"}, DRAIN: {"ready"}}) == set()
+    assert ledger.comes_back({NOVA: {"down"}}) == {NOVA}
+    ledger.settled(quiet(ledger))
+    assert ledger.comes_back({DRAIN: {"drain"}}) == {DRAIN}
+
+
+def test_a_seed_replays_over_three_hosts():
+    def first(seed: int) -> list[Step]:
+        return list(itertools.islice(PlaneScript(seed, ("nova", "keystone"), HOSTS), 600))
+
+    assert first(7) == first(7)
+    assert first(7) != first(8)
+    kinds = {step.kind for step in first(7)}
+    assert {"command", "cut", "heal", "etcd-kill", "etcd-stop", "etcd-gone", "etcd-start", "etcd-continue"} <= kinds
+    assert {"agent-kill", "agent-start", "haproxy-kill", "haproxy-start", "host-kill", "host-start"} <= kinds
+    assert {"reload", "intent-deleted", "intent-older", "sick", "well", "settle"} <= kinds
+    assert any(step.detail.get("local") for step in first(7))
+    assert any(step.detail.get("race") for step in first(7))
+
+
+def told(host: str, *words: str, services: tuple[str, ...] = ("nova",)) -> Step:
+    return Step("command", 0.0, {"words": words, "verb": words[0], "services": services, "host": host})
+
+
+DEFECTS = {
+    # what is wrong with the agents → what is done to them, in the words of the script
+    "cluster.follow = lambda mine, shared, *_: replace(mine, followed=cluster.stamp(shared))": [
+        told("ctl1", "down", "nova", "--deadline", "5s"),
+    ],
+    "cluster.mend = lambda *_: None": [
+        told("ctl1", "down", "nova", "--deadline", "5s"),
+        Step("settle", 1.0),
+        Step("intent-deleted", 0.0, {"everything": False}),
+        told("ctl2", "read-only", "keystone", "--deadline", "5s", services=("keystone",)),
+    ],
+    "operations.pending = lambda *_: ([], [])": [
+        Step("cut", 0.0, {"host": "ctl3"}),
+        told("ctl1", "down", "nova", "--deadline", "5s"),
+        Step("agent-kill", 1.0, {"host": "ctl3"}),
+        Step("heal", 0.0, {"host": "ctl3"}),
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda text: text.partition(" ")[0])
+def test_the_judge_finds_agents_with_a_defect(defect):
+    code = (
+        f"from msgspec.structs import replace\nfrom lbagent import cluster, daemon, operations\n{defect}\ndaemon.main()"
+    )
+    plane = Plane(1, 3)
+    for host in plane.control.hosts:
+        host.agent.program = (sys.executable, "-c", code)
+    with plane:
+        with pytest.raises(Broken) as found:
+            plane.carry_out([*DEFECTS[defect], Step("settle", 8.0)])
+        print(f"found: {found.value}")
+    assert "nova" in str(found.value)

@@ -201,6 +201,21 @@ def test_an_emptied_or_older_etcd_opens_nothing(three):
 
 
 @pytest.mark.slow
+def test_an_emptied_etcd_forgets_nobody_who_is_away(three):
+    one, two, last = three.hosts
+    last.agent.kill()
+    eventually(lambda: not one.agent_of("ctl3")["alive"], "its lease has ended")
+    three.ctl("del", "--prefix", "/lbagent")
+    eventually(lambda: three.agree(["ctl1", "ctl2"]), lambda: "put back" + three.log())
+    done = one.agent.lbctl("down", "nova")
+    assert done.returncode == 7, done.stdout + three.log()
+    assert "ctl3 is away" in done.stderr
+    assert {a["node"] for a in two.agent.status()["agents"]} == {"ctl1", "ctl2", "ctl3"}
+    one.agent.ok("forget", "ctl3")
+    eventually(lambda: {a["node"] for a in two.agent.status()["agents"]} == {"ctl1", "ctl2"}, "it stays forgotten")
+
+
+@pytest.mark.slow
 def test_local_acts_on_one_haproxy_and_is_shared_later(three):
     one, two, last = three.hosts
     one.agent.ok("down", "keystone")

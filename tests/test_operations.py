@@ -159,6 +159,13 @@ def test_ready_gives_up_when_the_node_did_not_get_well() -> None:
     assert judged.open == ("nova: nova/ctl1: stays drained, its health is down",)
 
 
+def test_ready_that_a_drain_has_overtaken_is_no_matter_of_health() -> None:
+    again = drained(Phase.HELD, deadline=int(NOW) + 60)
+    judged = judge(READY, at(again, with_server(haproxy(), CTL1, mask=8, op=0)))
+    assert (judged.state, judged.exit) == ("failed", Exit.FAILED)
+    assert judged.open == ("nova: overtaken, ctl1 was drained again meanwhile",)
+
+
 def test_ready_says_that_it_was_another_server() -> None:
     judged = judge(READY, at(drained(Phase.HELD, foreign=Admin.MAINT), with_server(haproxy(), CTL1, mask=1)))
     assert judged.open == ("nova: stays drained on ctl1: another server of the node did not get well",)

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos --seconds N --seed S``: exit 1 and the story when an invariant was broken."""
+"""``python -m tests.chaos [--hosts 3] --seconds N --seed S``: exit 1 and the story when an invariant was broken."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import time
 import traceback
 from pathlib import Path
 
-from .arena import Arena, Broken
+from .arena import Arena
+from .ground import Broken, Ground
 from .judge import Violation
+from .plane import Plane
 
 TIMELINE = 60  # events
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--hosts", type=int, default=1, help="a control plane of so many, each with its HAProxy")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--keep", type=Path, default=None, help="where logs go when something was broken")
@@ -26,7 +29,7 @@ def main() -> int:
     seed = random.randrange(10**6) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
     signal.signal(signal.SIGTERM, _stop)
-    with Arena(seed) as arena:
+    with Arena(seed) if given.hosts == 1 else Plane(seed, given.hosts) as arena:
         violations: list[Violation] = []
         try:
             arena.run(given.seconds)
@@ -49,7 +52,7 @@ def _stop(*_: object) -> None:
     sys.exit(143)
 
 
-def tell(arena: Arena, violations: list[Violation]) -> None:
+def tell(arena: Ground, violations: list[Violation]) -> None:
     print(f"\nVIOLATED, seed {arena.seed}\n\nThe last events:")
     for at, text in arena.events[-TIMELINE:]:
         print(f"{at - arena.began:9.3f}  {text}")
@@ -58,15 +61,17 @@ def tell(arena: Arena, violations: list[Violation]) -> None:
         print(f"{violation.at - arena.began:9.3f}  {violation.text}")
         if violation.line is not None:
             print(f"           {violation.line}")
-    print(f"\nThe agent's log ends:\n{tail(arena.plant.agent.log)}")
-    print(f"\nHAProxy's log ends:\n{tail(arena.plant.folder / 'haproxy.log', 15)}\n")
+    for log in arena.agent_logs():
+        print(f"\nThe agent's log ({log.parent.name}) ends:\n{tail(log)}")
+    for log in arena.haproxy_logs():
+        print(f"\nHAProxy's log ({log.parent.name}) ends:\n{tail(log, 15)}")
 
 
 def tail(path: Path, lines: int = 40) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(none)"
 
 
-def summary(arena: Arena, violations: int) -> dict[str, object]:
+def summary(arena: Ground, violations: int) -> dict[str, object]:
     return {
         "seconds": round(time.time() - arena.began, 1),
         "operations": dict(arena.operations),

@@ -6,35 +6,21 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lbagent.client import Client, NoAgent, NotPermitted, Refused
 from tests import plant as plants
-from tests.plant import Entry, Plant
+from tests.plant import Origin, Plant
 
-from .judge import (
-    NEVER,
-    Answered,
-    Cut,
-    Excuse,
-    Promise,
-    Record,
-    Seen,
-    Violation,
-    client_violations,
-    origin_violations,
-)
-from .load import Clients
+from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of
+from .judge import NEVER, Cut, Excuse, Promise, Violation
+from .load import Clients, Place
 from .script import Script, Step
 
 SERVICES = ("nova", "keystone", "glance")
@@ -43,71 +29,17 @@ DISK = "4m"  # of the tmpfs
 CLIENTS = 12  # a service
 COMMANDS = 3  # under way at once
 AFTER_KILL, AFTER_STOP, AFTER_CUT = 2.0, 3.0, 1.5  # seconds for which clients stay excused after a fault's end
-LAG = 1.5  # seconds after which everything about a moment is known here
 LATE_ACCEPT = 15.0  # seconds after exit 5 within which the agent may have taken the command all the same
-SLOWEST = 45.0  # seconds for a command beyond its own deadline
-BAD_WORDS = ("Traceback", "tick failed", "defect", "never retrieved")
-
-Key = tuple[str, ...]  # ("mode", service) or ("drain", node, service)
 
 
-class Broken(Exception):
-    """An invariant does not hold."""
-
-    def __init__(self, violations: list[Violation]) -> None:
-        super().__init__("; ".join(v.text for v in violations[:5]))
-        self.violations = violations
-
-
-@dataclass
-class Command:
-    step: Step
-    issued: float
-    keys: frozenset[Key]
-    excuses: list[Excuse] = field(default_factory=list)
-    cuts: list[Cut] = field(default_factory=list)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return self.step.detail["words"]
-
-    @property
-    def verb(self) -> str:
-        return self.step.detail["verb"]
-
-    @property
-    def patience(self) -> int:
-        """Seconds of its own --deadline or --timeout."""
-        given = [b for a, b in itertools.pairwise(self.words) if a in ("--deadline", "--timeout")]
-        return int(given[0].rstrip("s")) if given else 0
-
-
-class Arena:
+class Arena(Ground):
     def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.began = time.time()
-        self.events: list[tuple[float, str]] = []
-        self.record = Record()
-        self.violations: list[Violation] = []
-        self.odd: list[str] = []
-        self.operations: Counter[str] = Counter()
-        self.exits: Counter[str] = Counter()
-        self.faults: Counter[str] = Counter()
-        self.statuses: Counter[str] = Counter()
-        self.checked = self.excused = 0
-        self.promised: Counter[str] = Counter()
-        self._lock = threading.RLock()
+        super().__init__(seed)
         self._running: list[Command] = []
         self._unknown: dict[Key, float] = {}  # key → when its state may be read from status at the earliest
         self._ready: set[tuple[str, str]] = set()  # (node, service) that certainly take traffic
         self._empty: dict[str, Excuse] = {}  # services that may have no server
         self._late: list[Command] = []  # ended, but what they cut may go on
-        self._outages: list[tuple[str, float, float]] = []
-        self._timers: list[tuple[float, Callable[[], None]]] = []
-        self._open: list[tuple[str, str, Entry]] = []
-        self._places: dict[tuple[str, str], int] = {}
-        self._answers = self._logged = 0
-        self._ended = threading.Event()
         self._mounted = False
         self._agent_wanted = self._haproxy_wanted = False
         plants._next_port = 10000 + os.getpid() * 40 % 10000  # several of us may start at the same moment
@@ -123,17 +55,6 @@ class Arena:
         self.disk = self.plant.folder / "disk"
 
     # ------------------------------------------------------------------------------------ set up, take down
-
-    def __enter__(self) -> Arena:
-        try:
-            self._set_up()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _set_up(self) -> None:
         plant, agent = self.plant, self.plant.agent
@@ -154,11 +75,21 @@ class Arena:
         for service in SERVICES:
             self.record.promises.append(Promise("open", service, now, by="the start"))
             self._ready |= {(node, service) for node in plant.nodes}
-        ports = {s: (plant.port[s], plant.internal[s]) for s in SERVICES}
+        ports = {s: (Place(plant.port[s]), Place(plant.internal[s])) for s in SERVICES}
         self.clients = Clients(ports, CLIENTS, self.seed)
         self.clients.start()
         threading.Thread(target=self._confirm_for_ever, daemon=True).start()
         self.event("everything is up")
+
+    @property
+    def origins(self) -> dict[str, dict[str, Origin]]:
+        return self.plant.origins
+
+    def agent_logs(self) -> list[Path]:
+        return [self.plant.agent.log]
+
+    def haproxy_logs(self) -> list[Path]:
+        return [self.plant.folder / "haproxy.log"]
 
     @property
     def intent(self) -> Path:
@@ -183,21 +114,13 @@ class Arena:
                 self._mounted = False
                 break
 
-    def event(self, text: str) -> None:
-        with self._lock:
-            self.events.append((time.time(), text))
-
     # ------------------------------------------------------------------------------------------- running
 
     def run(self, seconds: float) -> None:
         """Carry the script out for about so long, then show that everything is as it was asked for. Broken when not."""
         until = time.time() + seconds
-        for step in Script(self.seed, SERVICES, tuple(self.plant.nodes)):
-            if time.time() >= until:
-                break
-            self._pass(step.pause)
-            self.event(f"· {step}")
-            getattr(self, "_do_" + step.kind.replace("-", "_"))(**step.detail, **self._step(step))
+        script = Script(self.seed, SERVICES, tuple(self.plant.nodes))
+        self.carry_out(itertools.takewhile(lambda _: time.time() < until, script))
         self.event("· the end: everything heals")
         self._heal()
         self._do_settle()
@@ -206,98 +129,18 @@ class Arena:
         self._pass(LAG + 2)
         self._look(everything=True)
 
-    @staticmethod
-    def _step(step: Step) -> dict[str, Any]:
-        return {"step": step} if step.kind == "command" else {}
-
-    def _pass(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
-        """Let time go by, looking at everything; True as soon as ``until`` is."""
-        deadline = time.time() + seconds
-        looked = 0.0
-        while True:
-            now = time.time()
-            for timer in [t for t in self._timers if t[0] <= now]:
-                self._timers.remove(timer)
-                timer[1]()
-            if now - looked > 0.5:
-                self._look()
-                looked = now
-            if until is not None and until():
-                return True
-            if now >= deadline:
-                return False
-            time.sleep(0.01)
-
-    def _look(self, everything: bool = False) -> None:
-        """Judge what has become known since the last look. Broken stops the run."""
-        now = time.time()
-        with self._lock:
-            horizon = now - 60
-            self.record.promises = [p for p in self.record.promises if p.end > horizon]
-            self.record.excuses = [e for e in self.record.excuses if e.end > horizon]
-            self.record.cuts = [c for c in self.record.cuts if c.end > horizon]
-            found = list(self.violations)
-            found += origin_violations(self._seen(now, everything), self.record)
-            found += client_violations(self._answered(now, everything), self.record)
-        found += self._logs()
-        if self._agent_wanted and (process := self.plant.agent.process) and process.poll() is not None:
-            found.append(Violation(now, f"the agent ended by itself, {process.returncode}"))
+    def _processes(self, now: float) -> list[Violation]:
         process = self.plant.haproxy._process
         if self._haproxy_wanted and process is not None and process.poll() is not None:
             self._haproxy_died(process.returncode)
-        if found:
-            raise Broken(found)
-
-    def _seen(self, now: float, everything: bool) -> list[Seen]:
-        for node, services in self.plant.origins.items():
-            for service, origin in services.items():
-                place = self._places.get((node, service), 0)
-                fresh = origin.log[place:]
-                self._places[node, service] = place + len(fresh)
-                self._open += [(node, service, e) for e in fresh if e.path != "/health"]
-        ripe, rest = [], []
-        for node, service, entry in self._open:
-            seen = Seen(node, service, entry.method, entry.path, entry.started, entry.ended)
-            asked = int(entry.path.rpartition("/")[2]) / 1000
-            if seen.ended is None and now > entry.started + asked + 8:  # its connection was cut, nobody could be told
-                seen.ended = entry.started + asked
-            (ripe if everything or (seen.ended or now) < now - LAG else rest).append((node, service, entry, seen))
-        self._open = [(n, s, e) for n, s, e, _ in rest]
-        self.checked += len(ripe)
-        return [seen for *_, seen in ripe]
-
-    def _answered(self, now: float, everything: bool) -> list[Answered]:
-        answers = self.clients.answers
-        fresh = []
-        for answer in itertools.islice(answers, self._answers, None):
-            if answer.ended > now - LAG and not everything:
-                break
-            fresh.append(answer)
-            self.statuses[str(answer.status).partition("(")[0]] += 1
-            self.excused += any(e.covers(answer.service, answer.began, answer.ended) for e in self.record.excuses)
-        self._answers += len(fresh)
-        return fresh
-
-    def _logs(self) -> list[Violation]:
-        path = self.plant.agent.log
-        if not path.exists():
-            return []
-        with path.open("rb") as log:
-            log.seek(self._logged)
-            text = log.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._logged += len(whole)
-        return [
-            Violation(time.time(), f"the agent's log says {line.strip()!r}")
-            for line in whole.decode(errors="replace").splitlines()
-            if any(word in line for word in BAD_WORDS)
-        ]
+        if self._agent_wanted and (agent := self.plant.agent.process) and agent.poll() is not None:
+            return [Violation(now, f"the agent ended by itself, {agent.returncode}")]
+        return []
 
     # ------------------------------------------------------------------------------------------ commands
 
     def _do_command(self, step: Step, words: tuple[str, ...], verb: str, repeat: bool = False, **_: Any) -> None:
-        detail = step.detail
-        keys = frozenset(("drain", detail["node"], s) if "node" in detail else ("mode", s) for s in detail["services"])
+        keys = keys_of(step)
         free = lambda: self._free(keys, words if repeat else None)  # noqa: E731 short
         if not self._pass(SLOWEST + 20, free):
             raise Broken(
@@ -413,9 +256,7 @@ class Arena:
         shown = f"exit {code} of lbctl {' '.join(command.words)}: {text.strip()[-600:]}"
 
         def around(*kinds: str, before: float = 1.0) -> bool:
-            return any(
-                kind in kinds and begin <= now and end >= command.issued - before for kind, begin, end in self._outages
-            )
+            return self._around(kinds, command.issued - before, now)
 
         bad = ""
         if "Traceback" in text or "HANGS" in text:
@@ -477,29 +318,6 @@ class Arena:
             self._end_cuts(command, now)
 
     # -------------------------------------------------------------------------------------------- faults
-
-    @contextlib.contextmanager
-    def _outage(self, kind: str, after: float = 0.0) -> Iterator[None]:
-        begin = time.time()
-        yield
-        with self._lock:
-            self._outages.append((kind, begin, time.time() + after))
-
-    def _begin(self, kind: str, excuse: str = "") -> None:
-        with self._lock:
-            now = time.time()
-            self.faults[kind] += 1
-            self._outages.append((kind, now, NEVER))
-            if excuse:
-                self.record.excuses.append(Excuse(excuse, now))
-
-    def _finish(self, kind: str, excuse: str = "", after: float = 0.0) -> None:
-        with self._lock:
-            now = time.time()
-            self._outages = [(k, b, now if k == kind and e == NEVER else e) for k, b, e in self._outages]
-            for one in self.record.excuses:
-                if excuse and one.what == excuse and one.end == NEVER:
-                    one.end = now + after
 
     def _do_reload(self, count: int = 1, gap: float = 0.0) -> None:
         process = self.plant.haproxy._process
@@ -790,14 +608,7 @@ class Arena:
 
     # ------------------------------------------------------------------------------------------- report
 
-    def alerts(self) -> Counter[str]:
-        """What HAProxy itself complained about, addresses and numbers taken out."""
-        log = self.plant.folder / "haproxy.log"
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return Counter(re.sub(r"\d+", "N", line)[:160] for line in lines if "[ALERT]" in line)
-
     def keep(self, where: Path) -> None:
-        """Copies of logs and files, for whoever looks into a violation."""
         where.mkdir(parents=True, exist_ok=True)
         for path in (self.plant.agent.log, self.plant.folder / "haproxy.log", self.plant.haproxy.config, self.intent):
             with contextlib.suppress(OSError):

@@ -6,7 +6,7 @@ Nothing here is taken from the agent's word but the moment at which a command re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 NEVER = float("inf")
 
@@ -17,7 +17,7 @@ class Promise:
 
     ``drained``: nothing reaches ``node`` for ``service``. ``closed``: nothing reaches ``service``.
     ``unwritten``: no write reaches ``service``. ``open``: its clients are served. ``restricted``: queries are served,
-    writes are refused.
+    writes are refused. ``at``: the HAProxies that it was said of, empty where it was of each.
     """
 
     what: str
@@ -26,22 +26,30 @@ class Promise:
     node: str = ""
     end: float = NEVER
     by: str = ""
+    at: frozenset[str] = frozenset()
+    waited: bool = True  # for what was in flight when it begins
 
     def __str__(self) -> str:
-        return f"{self.what} {f'{self.node}/' if self.node else ''}{self.service} (by {self.by})"
+        where = f" at {', '.join(sorted(self.at))}" if self.at else ""
+        return f"{self.what} {f'{self.node}/' if self.node else ''}{self.service}{where} (by {self.by})"
+
+    def holds_at(self, via: str) -> bool:
+        return not self.at or via in self.at
 
 
 @dataclass(slots=True)
 class Excuse:
-    """A window in which clients may see errors; ``service`` empty: every service."""
+    """A window in which clients may see errors; ``service``, ``via`` empty: every service, through any HAProxy."""
 
     what: str
     begin: float
     end: float = NEVER
     service: str = ""
+    via: str = ""
 
-    def covers(self, service: str, begin: float, end: float) -> bool:
-        return self.service in ("", service) and begin <= self.end and end >= self.begin
+    def covers(self, answer: Answered) -> bool:
+        mine = self.service in ("", answer.service) and self.via in ("", answer.via)
+        return mine and answer.began <= self.end and answer.ended >= self.begin
 
 
 @dataclass(slots=True)
@@ -52,15 +60,16 @@ class Cut:
     end: float
     service: str = ""
     node: str = ""
+    via: str = ""
 
     def cuts(self, seen: Seen) -> bool:
-        mine = self.service in ("", seen.service) and self.node in ("", seen.node)
+        mine = self.service in ("", seen.service) and self.node in ("", seen.node) and self.via in ("", seen.via)
         return mine and seen.started <= self.end and (seen.ended is None or seen.ended >= self.begin)
 
 
 @dataclass(slots=True)
 class Seen:
-    """A request in an origin's log."""
+    """A request in an origin's log; ``via`` the HAProxy that it came through, where there are several."""
 
     node: str
     service: str
@@ -68,11 +77,15 @@ class Seen:
     path: str
     started: float
     ended: float | None
+    via: str = ""
 
 
 @dataclass(slots=True)
 class Answered:
-    """A request as its client saw it; ``status`` is a sentence where there was none."""
+    """A request as its client saw it; ``status`` is a sentence where there was none.
+
+    ``maintenance``: the answer says that somebody wanted it so (X-Maintenance), and that no empty backend gave it.
+    """
 
     service: str
     method: str
@@ -80,6 +93,8 @@ class Answered:
     ended: float
     status: int | str
     retry_after: str | None = None
+    via: str = ""
+    maintenance: bool = True
 
 
 @dataclass(slots=True)
@@ -96,12 +111,25 @@ class Record:
     promises: list[Promise] = field(default_factory=list)
     excuses: list[Excuse] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
+    vias: frozenset[str] = frozenset()  # every HAProxy, where there are several
 
     def standing(self, what: str, service: str, node: str = "") -> Promise | None:
         for promise in reversed(self.promises):
             if (promise.what, promise.service, promise.node) == (what, service, node) and promise.end == NEVER:
                 return promise
         return None
+
+    def end(self, what: Iterable[str], service: str, node: str, now: float, at: frozenset[str] = frozenset()) -> None:
+        """Promises of these kinds hold no longer ``at`` these HAProxies of all ``self.vias``; empty: anywhere."""
+        for promise in [p for p in self.promises if p.end == NEVER]:
+            if promise.what not in what or (promise.service, promise.node) != (service, node):
+                continue
+            left = (promise.at or self.vias) - at if at else frozenset()
+            if left == (promise.at or self.vias):
+                continue
+            promise.end = now
+            if left:
+                self.promises.append(replace(promise, begin=now, end=NEVER, at=left))
 
 
 def origin_violations(seen: Iterable[Seen], record: Record) -> list[Violation]:
@@ -115,10 +143,16 @@ def origin_violations(seen: Iterable[Seen], record: Record) -> list[Violation]:
                 continue
             if promise.what == "unwritten" and request.method not in WRITES:
                 continue
+            if not promise.holds_at(request.via):
+                continue
             if promise.begin < request.started < promise.end:
                 late = request.started - promise.begin
                 found.append(Violation(request.started, f"began {late:.3f} s after: {promise}", request))
-            elif request.started <= promise.begin and (request.ended is None or request.ended > promise.begin):
+            elif (
+                promise.waited
+                and request.started <= promise.begin
+                and (request.ended is None or request.ended > promise.begin)
+            ):
                 if any(cut.begin <= promise.begin and cut.cuts(request) for cut in record.cuts):
                     continue  # HAProxy had given it up before it promised
                 over = "still open" if request.ended is None else f"ended {request.ended - promise.begin:.3f} s after"
@@ -133,14 +167,19 @@ def client_violations(answers: Iterable[Answered], record: Record) -> list[Viola
     """Answers that a promise, or common decency, rules out; windows around a fault are excused."""
     found = []
     for answer in answers:
-        if any(e.covers(answer.service, answer.began, answer.ended) for e in record.excuses):
+        if any(e.covers(answer) for e in record.excuses):
             continue
         refused = answer.status == 503 and _positive_integer(answer.retry_after)
         if answer.status != 200 and not refused:
             found.append(Violation(answer.began, "neither served nor told to come back", answer))
             continue
+        if refused and not answer.maintenance:
+            found.append(Violation(answer.began, "refused by a backend that had no server", answer))
+            continue
         for promise in record.promises:
-            if promise.service != answer.service or not promise.begin <= answer.began <= answer.ended <= promise.end:
+            if promise.service != answer.service or not promise.holds_at(answer.via):
+                continue
+            if not promise.begin <= answer.began <= answer.ended <= promise.end:
                 continue
             write = answer.method in WRITES
             served = {"open": True, "closed": False, "restricted": not write}.get(promise.what)

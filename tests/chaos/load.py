@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .judge import Answered
 
@@ -15,18 +16,34 @@ SHORTEST, LONG, LONGEST = 5, 1500, 5000  # ms
 PAUSE, PAUSE_REFUSED = 0.02, 0.12  # seconds; the longer one keeps a closed service from being hammered
 
 
-class Clients:
-    """``each`` clients a service, on its ports in turn. ``answers`` grows."""
+@dataclass(frozen=True)
+class Place:
+    """Where a service is asked for; ``via`` names the HAProxy in the path, for the origins' logs."""
 
-    def __init__(self, ports: dict[str, Sequence[int]], each: int, seed: int) -> None:
+    port: int
+    host: str = "127.0.0.1"
+    via: str = ""
+
+
+def via_of(path: str) -> str:
+    """The HAProxy that a request's path names."""
+    parts = path.split("/")
+    return parts[parts.index("via") + 1] if "via" in parts else ""
+
+
+class Clients:
+    """``each`` clients a service, at its places in turn; one waits ``patience`` seconds. ``answers`` grows."""
+
+    def __init__(self, places: dict[str, Sequence[Place]], each: int, seed: int, patience: float = 30.0) -> None:
         self.answers: list[Answered] = []
+        self._patience = patience
         self.stale = 0
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(
                 target=self._run, args=(name, choices[n % len(choices)], f"{seed}/{name}/{n}"), daemon=True
             )
-            for name, choices in ports.items()
+            for name, choices in places.items()
             for n in range(each)
         ]
 
@@ -39,21 +56,23 @@ class Clients:
         for thread in self._threads:
             thread.join(40)
 
-    def _run(self, service: str, port: int, seed: str) -> None:
+    def _run(self, service: str, place: Place, seed: str) -> None:
         dice = random.Random(seed)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection(place.host, place.port, timeout=self._patience)
+        prefix = f"/via/{place.via}" if place.via else ""
         cookie: str | None = None
         while not self._stop.is_set():
             wait = _wait(dice)
             method = "PUT" if dice.random() < 0.4 else "GET"
             reused = connection.sock is not None
             headers = {"Cookie": cookie} if cookie else {}
-            answer = Answered(service, method, time.time(), 0.0, "")
+            answer = Answered(service, method, time.time(), 0.0, "", via=place.via)
             try:
-                connection.request(method, f"/wait/{wait}", b"x" * 100 if method == "PUT" else None, headers)
+                connection.request(method, f"{prefix}/wait/{wait}", b"x" * 100 if method == "PUT" else None, headers)
                 response = connection.getresponse()
                 response.read()
                 answer.status, answer.retry_after = response.status, response.getheader("Retry-After")
+                answer.maintenance = response.getheader("X-Maintenance") is not None
                 if fresh := response.getheader("Set-Cookie"):
                     cookie = fresh.partition(";")[0]
             except (OSError, http.client.HTTPException) as error:
