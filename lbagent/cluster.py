@@ -147,9 +147,9 @@ def follow(mine: Intent, shared: Shared, topology: Topology, observed: Observed,
                 kept[subject] = mine.exceptions[subject]
                 continue
             fresh = mine.followed is None or shared.touched.get(subject, 0) > mine.followed.revision
-            drain = _drain_here(wanted, held, fresh, subject, topology, observed, out, shared, now)
+            drain = _drain_here(wanted, held, fresh, subject, topology, observed, out, now)
             out = out.with_drain(node, name, drain)
-    out = replace(out, followed=stamp(shared), exceptions=kept)
+    out = replace(out, followed=stamp(shared), trail=shared.trail, exceptions=kept)
     return mine if out == mine else out
 
 
@@ -169,7 +169,7 @@ def _service_here(
     return replace(asked, keys=tuple(dict.fromkeys((*asked.keys, *own, *had))))
 
 
-def _drain_here(  # noqa: PLR0913, PLR0917 everything that decides, each by its name
+def _drain_here(
     wanted: Drain | None,
     held: Drain | None,
     fresh: bool,
@@ -177,7 +177,6 @@ def _drain_here(  # noqa: PLR0913, PLR0917 everything that decides, each by its 
     topology: Topology,
     observed: Observed,
     mine: Intent,
-    shared: Shared,
     now: float,
 ) -> Drain | None:
     if wanted is None or (wanted.phase is Phase.RELEASED and not wanted.forced):
@@ -201,7 +200,7 @@ def _drain_here(  # noqa: PLR0913, PLR0917 everything that decides, each by its 
         end_in_maint=wanted.end_in_maint,
         kill=wanted.kill,
         # By this clock: a kill must not come early because the asker's clock is ahead.
-        deadline=int(now + max(0.0, wanted.deadline - shared.at)) if wanted.deadline is not None else None,
+        deadline=int(now + max(0.0, wanted.deadline - wanted.asked)) if wanted.deadline is not None else None,
         reason=wanted.reason,
         by=wanted.by,
         since=wanted.since,
@@ -237,7 +236,7 @@ def share(intent: Intent, base: Shared, named: Iterable[str], node: str, now: fl
     """``intent`` as it is stored for all: without what only one HAProxy knows. ``named`` are the command's subjects."""
     number = base.revision + 1
     drains = {
-        n: {name: _shared_drain(d, node if f"{n}/{name}" in named else d.asked_at) for name, d in of_node.items()}
+        n: {name: _shared_drain(d, node, now, f"{n}/{name}" in named) for name, d in of_node.items()}
         for n, of_node in intent.drains.items()
         if n != GUARD_GONE
     }
@@ -249,13 +248,15 @@ def share(intent: Intent, base: Shared, named: Iterable[str], node: str, now: fl
         drains=drains,
         trail=base.trail,
         touched=touched | dict.fromkeys(sorted(named), number),
-        at=now,
     )
 
 
-def _shared_drain(drain: Drain, asked_at: str) -> Drain:
+def _shared_drain(drain: Drain, node: str, now: float, named: bool) -> Drain:
+    """Without what one HAProxy alone knows. Who was asked about it, and when by that clock, stays unless ``named``."""
     servers = tuple(Held(backend=held.backend, server=held.server) for held in drain.servers)
-    return replace(drain, servers=servers, admin=Admin.DRAIN, asked_at=asked_at)
+    fresh = named or not drain.asked  # one that this agent held by itself has its deadline by this clock
+    asked_at, asked = (node, now) if fresh else (drain.asked_at, drain.asked)
+    return replace(drain, servers=servers, admin=Admin.DRAIN, asked_at=asked_at, asked=asked)
 
 
 def from_own(mine: Intent, now: float) -> Shared:
@@ -270,10 +271,12 @@ def from_own(mine: Intent, now: float) -> Shared:
                 out = out.with_drain(node, name, None)
     followed = mine.followed
     made = share(out, Shared(), (), "", now)
-    return replace(made, revision=followed.revision if followed else 0, trail=(followed,) if followed else ())
+    return replace(
+        made, revision=followed.revision if followed else 0, trail=mine.trail or ((followed,) if followed else ())
+    )
 
 
-def stricter(one: Shared, other: Intent) -> Shared:
+def stricter(one: Shared, other: Shared) -> Shared:
     """``one`` with every restriction that only ``other`` has."""
     out = one
     for name, service in other.services.items():
@@ -283,7 +286,7 @@ def stricter(one: Shared, other: Intent) -> Shared:
     for node, drains in other.drains.items():
         for name, drain in drains.items():
             if drain.phase is Phase.HELD and node != GUARD_GONE and not _out(out.drains.get(node, {}).get(name)):
-                out = out.with_drain(node, name, _shared_drain(drain, drain.asked_at))  # type: ignore[assignment]
+                out = out.with_drain(node, name, drain)  # type: ignore[assignment]
     return out
 
 
@@ -298,7 +301,8 @@ def mend(stored: Shared | None, mine: Intent, now: float) -> tuple[Shared, str] 
     if stored is None:
         return own, f"etcd has lost the shared intent, revision {mine.followed.revision} is put back"
     if stored.revision < mine.followed.revision:
-        merged = replace(stricter(own, stored), touched={})
+        # An older revision of what is followed has nothing to add: a command has opened what it holds closed.
+        merged = own if stamp(stored) in mine.trail else replace(stricter(own, stored), touched={})
         return merged, f"etcd went back to revision {stored.revision}, {mine.followed.revision} is put back"
     if not descends(stored, mine.followed):
         merged = stricter(stored, own)

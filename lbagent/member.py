@@ -6,10 +6,11 @@ Two loops: the tick of every agent, which never waits for etcd, and :meth:`keep_
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -68,8 +69,7 @@ class MemberAgent(Agent):
         """Look, move on what all have to agree about, report; for ever."""
         while True:
             try:
-                async with self.sharing.lock:
-                    await self._share()
+                await self._share()
             except Conflict:
                 self._touch.set()  # another agent was quicker: look again
                 await asyncio.sleep(BUSY)
@@ -93,11 +93,12 @@ class MemberAgent(Agent):
             self._touch.set()
 
     async def _share(self) -> None:
-        view = await self.sharing.look()
-        if not self._known or self._told is None:
-            return
-        await self._move_on(view)
-        await self.sharing.keep(*self._told)
+        async with self.sharing.lock:
+            view = await self.sharing.look()
+            if self._known and self._told is not None:
+                await self._move_on(view)
+        if self._known and self._told is not None:
+            await self.sharing.keep(*self._told)  # beside the lock: where etcd is slow, a command need not wait for it
 
     def _behind(self) -> bool:
         shared = self.sharing.view.intent if self.sharing.view else None
@@ -227,30 +228,36 @@ class MemberAgent(Agent):
     async def handle(self, change: Change, by: str) -> Operation | dict[str, Any]:
         if change.local:
             return await self._handle_here(change, by)
+        async with self._in_time() as limit:
+            for _ in range(ATTEMPTS):
+                try:
+                    async with self.sharing.lock:
+                        return await self._handle_everywhere(change, by, limit)
+                except Conflict:
+                    if change.if_revision is not None:
+                        raise
+                    await asyncio.sleep(random.uniform(0, BUSY))  # noqa: S311 so that two do not collide again
+        raise LbagentError("store", "the shared intent changes faster than this command can be decided: try again")
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[asyncio.Timeout]:
+        """StoreError when etcd keeps a command waiting for longer than lbctl does."""
         try:
-            async with asyncio.timeout(LONGEST):
-                for _ in range(ATTEMPTS):
-                    try:
-                        async with self.sharing.lock:
-                            return await self._handle_everywhere(change, by)
-                    except Conflict:
-                        if change.if_revision is not None:
-                            raise
-                        await asyncio.sleep(random.uniform(0, BUSY))  # noqa: S311 so that two do not collide again
+            async with asyncio.timeout(LONGEST) as limit:
+                yield limit
         except TimeoutError:
             raise StoreError(
                 f"{self.sharing.error or 'etcd does not answer in time'}: unless it took this command without saying "
                 "so, nothing is in force by it; see `lbctl status` once it answers, and repeat"
             ) from None
-        raise LbagentError("store", "the shared intent changes faster than this command can be decided: try again")
 
-    async def _handle_everywhere(self, change: Change, by: str) -> Operation | dict[str, Any]:
+    async def _handle_everywhere(self, change: Change, by: str, limit: asyncio.Timeout) -> Operation | dict[str, Any]:
         view = await self.sharing.look()
         if self._known and (mended := cluster.mend(view.intent, self.intent, self._clock())):
             log.warning("%s", mended[1])
             view = replace(view, intent=await self.sharing.swap(mended[0]))
         base = view.intent or Shared()
-        async with self._lock:
+        async with _whole(limit), self._lock:
             await self._learned()
             await self._follow()
             now = self._clock()
@@ -268,9 +275,10 @@ class MemberAgent(Agent):
             if decision.intent != base or differing & set(named):
                 base = await self.sharing.swap(shared, healthy=bool(decision.drains))
         finally:
-            await self._off_loop(self._balancer.release)
+            async with _whole(limit):
+                await self._off_loop(self._balancer.release)
         self._touch.set()
-        async with self._lock:
+        async with _whole(limit), self._lock:
             return await self._begin(decision, change, by, now, base.revision)
 
     async def _handle_here(self, change: Change, by: str) -> Operation | dict[str, Any]:
@@ -344,7 +352,7 @@ class MemberAgent(Agent):
 
     async def forget(self, node: str, by: str) -> None:
         """End what is remembered of an agent that is gone for good."""
-        async with self.sharing.lock:
+        async with self._in_time(), self.sharing.lock:
             view = await self.sharing.look()
             if node not in view.members and node not in view.alive:
                 raise LbagentError(
@@ -387,3 +395,17 @@ class MemberAgent(Agent):
 def _subjects(decision: Decision) -> list[str]:
     pairs: Iterable[tuple[str, str]] = (*decision.drains, *decision.returns)
     return [*decision.modes, *(f"{node}/{name}" for node, name in pairs if node != GUARD_GONE)]
+
+
+@contextlib.asynccontextmanager
+async def _whole(limit: asyncio.Timeout) -> AsyncIterator[None]:
+    """What is done here is not cut off half way: it is etcd that has to be in time, not this HAProxy and its disk."""
+    if limit.expired():  # it was cut off before
+        yield
+        return
+    until = limit.when()
+    limit.reschedule(None)
+    try:
+        yield
+    finally:
+        limit.reschedule(until)

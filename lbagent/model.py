@@ -137,6 +137,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     servers: tuple[Held, ...] = ()
     forced: bool = False  # given back without asking for its health
     asked_at: str = ""  # the node whose agent was asked, which judges its timeout (a shared intent only)
+    asked: float = 0.0  # when, by that agent's clock, which ``deadline`` is by as well (a shared intent only)
 
     def step(self, phase: Phase, deadline: int | None = None) -> Drain:
         """The same drain in its next phase; ValueError for a step that the life cycle does not have."""
@@ -163,14 +164,15 @@ class Exceptional(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything operators asked for; ``drains`` is by node, then service.
 
-    ``followed`` and ``exceptions`` (by subject: ``service`` or ``node/service``) belong to an HAProxy that follows a
-    shared intent.
+    ``followed``, ``trail`` and ``exceptions`` (by subject: ``service`` or ``node/service``) belong to an HAProxy that
+    follows a shared intent.
     """
 
     revision: int = 0
     services: dict[str, ServiceIntent] = {}
     drains: dict[str, dict[str, Drain]] = {}
     followed: Stamp | None = None
+    trail: tuple[Stamp, ...] = ()  # the shared intent's last revisions, the one it is (or that is followed) at the end
     exceptions: dict[str, Exceptional] = {}
 
     def held(self) -> dict[Ref, tuple[str, str, Drain, Held]]:
@@ -205,9 +207,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Shared(Intent, frozen=True, kw_only=True, omit_defaults=True):
     """The intent of a whole control plane: one for every HAProxy."""
 
-    trail: tuple[Stamp, ...] = ()  # its last revisions, this one at the end
     touched: dict[str, int] = {}  # subject → revision of the last command that named it
-    at: float = 0.0  # the asking agent's clock at the last command
 
 
 # -------------------------------------------------------------------------------------------- observed
