@@ -166,7 +166,7 @@ def follow(mine: Intent, shared: Shared, topology: Topology, observed: Observed,
                 kept[subject] = _kept(subject, mine, shared)
                 continue
             fresh = mine.followed is None or shared.touched.get(subject, 0) > mine.followed.revision
-            drain = _drain_here(wanted, held, fresh, subject, topology, observed, out, shared, now)
+            drain = _drain_here(wanted, held, fresh, subject, topology, observed, out, now)
             out = out.with_drain(node, name, drain)
     out = replace(out, trail=shared.trail, exceptions=kept)
     return mine if out == mine else out
@@ -206,7 +206,7 @@ def _service_here(
     return replace(asked, keys=tuple(dict.fromkeys((*asked.keys, *own, *had))))
 
 
-def _drain_here(  # noqa: PLR0913, PLR0917 everything that decides, each by its name
+def _drain_here(
     wanted: Drain | None,
     held: Drain | None,
     fresh: bool,
@@ -214,7 +214,6 @@ def _drain_here(  # noqa: PLR0913, PLR0917 everything that decides, each by its 
     topology: Topology,
     observed: Observed,
     mine: Intent,
-    shared: Shared,
     now: float,
 ) -> Drain | None:
     if wanted is None or (wanted.phase is Phase.RELEASED and not wanted.forced):
@@ -239,11 +238,12 @@ def _drain_here(  # noqa: PLR0913, PLR0917 everything that decides, each by its 
         kill=wanted.kill,
         whole=wanted.whole,
         # By this clock: a kill must not come early because the asker's clock is ahead.
-        deadline=int(now + max(0.0, wanted.deadline - shared.at)) if wanted.deadline is not None else None,
+        deadline=int(now + max(0.0, wanted.deadline - wanted.asked)) if wanted.deadline is not None else None,
         reason=wanted.reason,
         by=wanted.by,
         since=wanted.since,
         asked_at=wanted.asked_at,
+        asked=0.0,
         forced=False,
         servers=(
             *(known.get(ref) or (ours[ref][3] if ref in ours else hold(ref, observed)) for ref in refs),
@@ -276,7 +276,7 @@ def share(intent: Intent, base: Shared, named: Iterable[str], node: str, now: fl
     """``intent`` as it is stored for all: without what only one HAProxy knows. ``named`` are the command's subjects."""
     number = base.revision + 1
     drains = {
-        n: {name: _shared_drain(d, node if f"{n}/{name}" in named else d.asked_at) for name, d in of_node.items()}
+        n: {name: _shared_drain(d, node, now, f"{n}/{name}" in named) for name, d in of_node.items()}
         for n, of_node in intent.drains.items()
         if n != GUARD_GONE
     }
@@ -288,13 +288,19 @@ def share(intent: Intent, base: Shared, named: Iterable[str], node: str, now: fl
         drains=drains,
         trail=base.trail,
         touched=touched | dict.fromkeys(sorted(named), number),
-        at=now,
     )
 
 
-def _shared_drain(drain: Drain, asked_at: str) -> Drain:
+def _shared_drain(drain: Drain, node: str, now: float, named: bool) -> Drain:
+    """Without what one HAProxy alone knows. Who was asked about it, and when by that clock, stays unless ``named``."""
     servers = tuple(Held(backend=held.backend, server=held.server) for held in drain.servers)
-    return replace(drain, servers=servers, admin=Admin.DRAIN, asked_at=asked_at)
+    return replace(
+        drain,
+        servers=servers,
+        admin=Admin.DRAIN,
+        asked_at=node if named else drain.asked_at,
+        asked=now if named or not drain.asked else drain.asked,  # what is held by itself has its deadline by this clock
+    )
 
 
 def from_own(mine: Intent, now: float) -> Shared:
@@ -311,7 +317,7 @@ def from_own(mine: Intent, now: float) -> Shared:
     return replace(made, revision=mine.followed.revision if mine.followed else 0, trail=mine.trail)
 
 
-def stricter(one: Shared, other: Intent) -> Shared:
+def stricter(one: Shared, other: Shared) -> Shared:
     """``one`` with every restriction that only ``other`` has."""
     out = one
     for name, service in other.services.items():
@@ -320,7 +326,7 @@ def stricter(one: Shared, other: Intent) -> Shared:
     for node, drains in other.drains.items():
         for name, drain in drains.items():
             if drain.phase is Phase.HELD and node != GUARD_GONE and not _out(out.drains.get(node, {}).get(name)):
-                out = out.with_drain(node, name, _shared_drain(drain, drain.asked_at))  # type: ignore[assignment]
+                out = out.with_drain(node, name, drain)  # type: ignore[assignment]
     return out
 
 

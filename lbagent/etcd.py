@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import msgspec
 import requests
 from etcd3gw.client import Etcd3Client
-from etcd3gw.exceptions import ConnectionFailedError, ConnectionTimeoutError, Etcd3Exception
+from etcd3gw.exceptions import ConnectionTimeoutError, Etcd3Exception
 from msgspec.structs import replace
 
 from .cluster import TRAIL, Member, View
@@ -46,7 +46,9 @@ TTL = 5  # seconds without a sign of life until an agent counts as away
 RENEW = 1.5  # seconds between two signs of life
 CONNECT, ANSWER = 1.0, 2.0  # seconds that an endpoint is given
 LONGEST = 3.0  # seconds for all of them one after the other
-LISTEN = 60.0  # seconds after which a watch is begun again
+LISTEN = 10.0  # seconds of silence after which a watch is begun again: that of a member that hangs says nothing
+RIVALRY = 15.0  # seconds for which another agent of this name is remembered
+LOGIN_AGAIN = ("auth token", "user name is empty", "revision of auth store is old")
 
 
 class EtcdStore:
@@ -63,9 +65,15 @@ class EtcdStore:
         self._lease: int | None = None
         self._renewed = 0.0  # by the monotonic clock
         self._instance = uuid.uuid4().hex[:8]
-        self.rivals = 0  # how often somebody else was seen to report as this node
+        self._rivals: list[float] = []  # when somebody else was seen to be this node, by the monotonic clock
+        self._unreadable: set[str] = set()
         self.requests = 0
         self._closed = False
+
+    @property
+    def rival(self) -> bool:
+        """Another agent of this name is at work. Seen once, it may have been this one before a restart."""
+        return sum(time.monotonic() - seen < RIVALRY for seen in self._rivals) > 1
 
     # ---------------------------------------------------------------------------------------------- store
 
@@ -120,12 +128,14 @@ class EtcdStore:
     # -------------------------------------------------------------------------------------------- blocking
 
     def _look(self) -> View:
-        rows = self._ask(lambda client: client.get_prefix(f"{self._config.prefix}/"), race=True)
-        intent, members, sick, alive = None, {}, {}, set()
+        below = {"key": self._key(""), "range_end": _b64(f"{self._config.prefix}0")}  # 0 follows / in ASCII
+        rows = self._ask(lambda c: c.post(c.get_url("/kv/range"), json=below), race=True).get("kvs", ())
+        intent, members, sick, alive, unreadable = None, {}, {}, set(), set()
         mods: dict[str, int] = {}
-        for value, described in rows:
-            key = bytes(described["key"]).decode(errors="replace").removeprefix(f"{self._config.prefix}/")
-            mods[key] = int(described["mod_revision"])
+        for row in rows:
+            key = b64decode(row["key"]).decode(errors="replace").removeprefix(f"{self._config.prefix}/")
+            value = b64decode(row.get("value", ""))  # an empty one is left out
+            mods[key] = int(row["mod_revision"])
             kind, _, node = key.partition("/")
             try:
                 if key == "intent":
@@ -137,13 +147,15 @@ class EtcdStore:
                 elif kind == "alive":
                     alive.add(node)
                     if node == self._node and self._lease is not None and value != self._instance.encode():
-                        self.rivals += 1
+                        self._rivals = [*self._rivals[-1:], time.monotonic()]
                         self._lease = None
             except Damaged as damaged:
                 raise Damaged(f"{damaged.message}; the agents put it back once it is deleted (etcdctl del)") from None
-            except msgspec.DecodeError as error:
-                log.warning("%s/%s in etcd cannot be read: %s", self._config.prefix, key, error)
-        self._mods = mods
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                unreadable.add(key)
+                if key not in self._unreadable:
+                    log.warning("%s/%s in etcd cannot be read: %s", self._config.prefix, key, error)
+        self._mods, self._unreadable = mods, unreadable
         if self._node not in alive:
             self._renewed = -RENEW
         return View(intent=intent, members=members, alive=frozenset(alive), sick=sick)
@@ -168,10 +180,11 @@ class EtcdStore:
             ) from error
         if answer.get("succeeded"):
             return
-        # An endpoint may have taken it and died before it said so; the next one then finds our own work.
+        # An endpoint may have taken it and died before it said so. The next one then finds our own work, and perhaps
+        # what another agent has built on it since.
         for row in answer["responses"][0].get("response_range", {}).get("kvs", ()):
             with contextlib.suppress(Damaged):
-                if decode(b64decode(row["value"]), "", Shared).trail[-1:] == new.trail[-1:]:
+                if new.trail[-1] in decode(b64decode(row.get("value", "")), "", Shared).trail:
                     return
         raise Conflict(f"the shared intent has changed since revision {new.revision - 1}, or a server's health has")
 
@@ -227,10 +240,10 @@ class EtcdStore:
         if race and not self._healthy:
             return self._race(ask, failed)
         until = time.monotonic() + LONGEST
-        for endpoint in list(self._clients):
+        for endpoint in (*self._clients, self._clients[0]):  # the first once more: its answer may have been lost
             patience = min(ANSWER / 2 if race else ANSWER, until - time.monotonic())
             if patience <= 0.1:
-                failed[str(endpoint)] = "not asked"
+                failed.setdefault(str(endpoint), "not asked")
                 continue
             try:
                 answer = endpoint.ask(ask, patience)
@@ -271,9 +284,11 @@ class EtcdStore:
         request = {"create_request": {"key": self._key("intent")}}
         while not self._closed:
             first = self._clients[0]
-            with contextlib.suppress(_Trouble, OSError, requests.RequestException, Etcd3Exception, RuntimeError):
+            with contextlib.suppress(_Trouble, OSError, requests.RequestException, RuntimeError):
                 for _ in first.stream("/watch", request):
                     loop.call_soon_threadsafe(wake)
+                    if self._clients[0] is not first:
+                        break  # it was in trouble since
             time.sleep(0.5)
 
     async def _off_loop(self, function: Callable[..., T], *arguments: object) -> T:
@@ -307,20 +322,31 @@ class _Endpoint:
         return Etcd3Client(endpoint.host, endpoint.port, endpoint.protocol, timeout=ANSWER, session=session)
 
     def ask(self, ask: Callable[[Etcd3Client], T], patience: float = ANSWER) -> T:
-        with self._lock:  # a session serves one at a time
+        if not self._lock.acquire(timeout=patience):  # a session serves one at a time, and this one hangs
+            raise _Trouble(SILENT)
+        try:
             self._client.timeout = (min(CONNECT, patience), patience)  # type: ignore[assignment]  # requests takes both
             return self._trying(self._client, lambda: ask(self._client))
+        finally:
+            self._lock.release()
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Any:
+    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[bytes]:
+        """The lines of an answer that has no end; _Trouble where etcd says in one of them that it will not go on."""
+        client = self._streaming
+
         def begin() -> requests.Response:
-            client = self._streaming
             answer = client.session.post(client.get_url(path), json=body, stream=True, timeout=(CONNECT, LISTEN))
             if answer.status_code != requests.codes["ok"]:
                 raise Etcd3Exception(answer.text, answer.reason)
             return answer
 
-        with self._trying(self._streaming, begin) as answer:
-            yield from answer.iter_lines()
+        with self._trying(client, begin) as answer:
+            for line in answer.iter_lines():
+                # A token that has ended does not fail the call: the watch is there, silent and cancelled.
+                if b'"canceled":true' in line or b'"error"' in line:
+                    client.session.headers.pop("Authorization", None)
+                    raise _Trouble(line.decode(errors="replace"))
+                yield line
 
     def _trying(self, client: Etcd3Client, ask: Callable[[], T]) -> T:
         try:
@@ -329,58 +355,81 @@ class _Endpoint:
             try:
                 return ask()
             except Etcd3Exception as error:
-                if not self._config.user or "token" not in (error.detail_text or ""):
+                if not self._config.user or not any(why in (error.detail_text or "") for why in LOGIN_AGAIN):
                     raise
                 self._log_in(client)  # tokens end: five minutes unused, or with the member that gave it
                 return ask()
         except ConnectionTimeoutError:
-            raise _Trouble("it does not answer in time") from None
-        except ConnectionFailedError as error:
-            raise _Trouble(_reason(error)) from None
-        except Etcd3Exception as error:
-            raise _Trouble(_said(error)) from None
-        except (requests.RequestException, ValueError, KeyError, OSError) as error:
+            raise _Trouble(SILENT) from None
+        except (Etcd3Exception, requests.RequestException, ValueError, KeyError, OSError) as error:
             raise _Trouble(_reason(error)) from None
 
     def _log_in(self, client: Etcd3Client) -> None:
         password = self._config.password
         if password is None and self._config.password_file:
-            password = Path(self._config.password_file).read_text(encoding="utf-8").strip()
+            try:
+                password = Path(self._config.password_file).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise _Trouble(f"store.etcd.password_file cannot be read: {error}") from None
         client.session.headers.pop("Authorization", None)
-        answer = client.post(
-            client.get_url("/auth/authenticate"), json={"name": self._config.user, "password": password}
-        )
+        try:
+            answer = client.post(
+                client.get_url("/auth/authenticate"), json={"name": self._config.user, "password": password}
+            )
+        except Etcd3Exception as error:
+            if "authentication is not enabled" in (error.detail_text or ""):
+                return  # users are configured before they are asked for, and after
+            raise
         client.session.headers["Authorization"] = answer["token"]
 
 
+SILENT = "it does not answer in time"
+CUT = "it cut the connection: does it ask for https:// (store.etcd.endpoints), or for store.etcd.cert and key?"
+PLAIN = "it does not speak TLS: store.etcd.endpoints has https:// where http:// is served"
+REASONS = (
+    ("refused", "connection refused"),
+    ("timed out", SILENT),
+    ("unreachable", "network unreachable"),
+    ("No route", "no route to host"),
+    ("Name or service not known", "its name cannot be resolved"),
+    ("name resolution", "its name cannot be resolved"),
+    ("certificate has expired", "its certificate has expired"),
+    ("certificate is not yet valid", "its certificate is not valid yet: do the clocks agree?"),
+    ("mismatch, certificate is not valid", "its certificate is not for this name: see store.etcd.endpoints"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by store.etcd.ca"),
+    ("WRONG_VERSION_NUMBER", PLAIN),
+    ("SSLZeroReturnError", PLAIN),
+    ("KEY_VALUES_MISMATCH", "store.etcd.key is not the key of store.etcd.cert"),
+    ("TLS CA certificate bundle", "store.etcd.ca: no such file"),
+    ("TLS certificate file", "store.etcd.cert: no such file"),
+    ("TLS key file", "store.etcd.key: no such file"),
+    ("NO_CERTIFICATE_OR_CRL_FOUND", "store.etcd.ca holds no certificate"),
+    ("alert", "it refuses this agent's certificate: store.etcd.cert and key, signed by a CA that etcd trusts"),
+    ("SSLEOFError", "it ended the TLS handshake: does it ask for store.etcd.cert and key, signed by a CA it trusts?"),
+    ("reset by peer", CUT),
+    ("RemoteDisconnected", CUT),
+    ("invalid user ID or password", "it does not know store.etcd.user with this password"),
+    ("user name is empty", "it asks who this is: store.etcd.user and password_file"),
+    ("permission denied", "store.etcd.user may not read and write below store.etcd.prefix: grant it a role"),
+)
+
+
 def _no_answer(failed: Mapping[str, str]) -> StoreError:
-    return StoreError("etcd does not answer: " + "; ".join(f"{url}: {why}" for url, why in failed.items()))
+    """Of several endpoints with the same trouble it is said once."""
+    by_reason: dict[str, list[str]] = {}
+    for url, why in failed.items():
+        by_reason.setdefault(why, []).append(url)
+    return StoreError("etcd cannot be used: " + "; ".join(f"{', '.join(u)}: {why}" for why, u in by_reason.items()))
 
 
-def _said(error: Etcd3Exception) -> str:
-    """etcd's own words out of the gateway's JSON."""
-    text = (error.detail_text or str(error)).strip()
+def _reason(error: Exception) -> str:
+    """What is wrong, and with which key of the configuration; else the words of etcd, of TLS or of the system."""
+    text = (error.detail_text if isinstance(error, Etcd3Exception) else None) or str(error)
+    text = next((words for mark, words in REASONS if mark in text), text).strip()
     with contextlib.suppress(ValueError, AttributeError):
         answer = json.loads(text)
         text = str(answer.get("message") or answer.get("error") or text)
     return text.removeprefix("etcdserver: ")[:200] or type(error).__name__
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    for mark, words in (
-        ("refused", "connection refused"),
-        ("timed out", "it does not answer in time"),
-        ("unreachable", "network unreachable"),
-        ("No route", "no route to host"),
-        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by store.etcd.ca"),
-        ("certificate required", "it asks for a client certificate: store.etcd.cert and key"),
-        ("Name or service not known", "its name cannot be resolved"),
-        ("RemoteDisconnected", "it closed the connection"),
-    ):
-        if mark in text:
-            return words
-    return text[:200] or type(error).__name__
 
 
 def _b64(text: str | bytes) -> str:

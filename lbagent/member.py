@@ -70,8 +70,7 @@ class MemberAgent(Agent):
         """Look, move on what all have to agree about, report; for ever."""
         while True:
             try:
-                async with self.sharing.lock:
-                    await self._share()
+                await self._share()
             except Conflict:
                 self._touch.set()  # another agent was quicker: look again
                 await asyncio.sleep(BUSY)
@@ -95,11 +94,12 @@ class MemberAgent(Agent):
             self._touch.set()
 
     async def _share(self) -> None:
-        view = await self.sharing.look()
-        if not self._known or self._told is None:
-            return
-        await self._move_on(view)
-        await self.sharing.keep(*self._told)
+        async with self.sharing.lock:
+            view = await self.sharing.look()
+            if self._known and self._told is not None:
+                await self._move_on(view)
+        if self._known and self._told is not None:
+            await self.sharing.keep(*self._told)  # beside the lock: where etcd is slow, a command need not wait for it
 
     def _behind(self) -> bool:
         shared = self.sharing.view.intent if self.sharing.view else None

@@ -138,6 +138,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     servers: tuple[Held, ...] = ()
     forced: bool = False  # given back without asking for its health
     asked_at: str = ""  # the node whose agent was asked, which judges its timeout (a shared intent only)
+    asked: float = 0.0  # when, by that agent's clock, which ``deadline`` is by as well (a shared intent only)
 
     def step(self, phase: Phase, deadline: int | None = None) -> Drain:
         """The same drain in its next phase; ValueError for a step that the life cycle does not have."""
@@ -213,7 +214,6 @@ class Shared(Intent, frozen=True, kw_only=True, omit_defaults=True):
     """The intent of a whole control plane: one for every HAProxy."""
 
     touched: dict[str, int] = {}  # subject → revision of the last command that named it
-    at: float = 0.0  # the asking agent's clock at the last command
 
 
 # -------------------------------------------------------------------------------------------- observed

@@ -19,14 +19,15 @@ from .when import iso
 log = logging.getLogger(__name__)
 
 FIGURES = 1.0  # seconds between two reports that differ in figures only
+UNCHANGED = 5.0  # seconds after which a report is sent though nothing is new: clocks are compared by it
 SKEW = 5.0  # seconds by which clocks may differ before it is said
 
 
 class SharedStore(Store[Shared], Protocol):
     """A store that several agents use: it also holds what each of them reports."""
 
-    rivals: int
-
+    @property
+    def rival(self) -> bool: ...
     async def look(self) -> View: ...
     async def swap(self, expected: int, intent: Shared, healthy: bool = False) -> Shared: ...
     async def report(self, member: Member, sick: tuple[str, ...]) -> None: ...
@@ -100,17 +101,21 @@ class Sharing:
         return new
 
     async def keep(self, member: Member, sick: tuple[str, ...]) -> None:
-        """A sign of life, and a report where there is something new; mere figures once a second."""
+        """A report where there is something new, which others may wait for, and a sign of life."""
+        if self._worth_telling(member, sick):
+            await self._store.report(member, sick)
+            self._reported, self._reported_at = (member, sick), time.monotonic()
         await self._store.renew()
-        now = time.monotonic()
-        there = self.view is not None and member.node in self.view.members
-        if self._reported is not None and there:
-            before, sick_before = self._reported
-            same = before.important() == member.important() and sick_before == sick
-            if same and (replace(before, time=member.time) == member or now - self._reported_at < FIGURES):
-                return
-        await self._store.report(member, sick)
-        self._reported, self._reported_at = (member, sick), now
+
+    def _worth_telling(self, member: Member, sick: tuple[str, ...]) -> bool:
+        """Mere figures are once a second."""
+        if self._reported is None or self.view is None or member.node not in self.view.members:
+            return True
+        before, sick_before = self._reported
+        if before.important() != member.important() or sick_before != sick:
+            return True
+        figures = replace(before, time=member.time) != member
+        return time.monotonic() - self._reported_at >= (FIGURES if figures else UNCHANGED)
 
     async def forget(self, node: str) -> None:
         await self._store.forget(node)
@@ -131,12 +136,12 @@ class Sharing:
                 f"alone since {since}: {self.error}; the last known intent stays in force, "
                 "commands fail without --local"
             )
-        if self._store.rivals > 1:
+        if self._store.rival:
             found.append(f"another agent calls itself {self._node}: give each a `node` of its own")
         found += [
             f"the clock of {node} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this one: "
             "windows and Retry-After differ by that"
             for node, ahead in sorted(self.skew.items())
-            if abs(ahead) > SKEW
+            if abs(ahead) > SKEW and self.view is not None and node in self.view.members
         ]
         return "; ".join(found)

@@ -95,7 +95,9 @@ def test_what_holds_the_servers_of_a_lost_guard_stays_with_its_haproxy():
 
 def test_a_deadline_is_kept_by_this_clock():
     """The asker's clock is two minutes ahead: the cut comes not before its five minutes are over."""
-    shared = replace(shared_with(drains={"nova": drain(kill=True, deadline=NOW + 120 + 300)}), at=NOW + 120.0)
+    shared = shared_with(
+        drains={"nova": drain(kill=True, deadline=NOW + 120 + 300, asked=NOW + 120.0)}, named=("nova",)
+    )
     assert followed(shared).drains["ctl1"]["nova"].deadline == NOW + 300
 
 
