@@ -51,7 +51,8 @@ class MemberAgent(Agent):
     ) -> None:
         super().__init__(config, store, balancer, history, digest, clock)
         self.sharing = sharing
-        self._touch = asyncio.Event()
+        self._touch = asyncio.Event()  # something is to be reported, or to be looked at:
+        self._look_again = True
         self._in_force = -1  # the newest shared revision that every worker was read back with
         self._told: tuple[Member, tuple[str, ...]] | None = None  # what the last tick would report
         self._refused: dict[str, str] = {}  # subject of a --local change → why the others cannot follow it
@@ -65,13 +66,15 @@ class MemberAgent(Agent):
             group.create_task(self._listen())
 
     async def keep_in_touch(self) -> None:
-        """Look, move on what all have to agree about, report; for ever."""
+        """Look, move on what all have to agree about, report; for ever. What is only to be reported needs no look."""
+        due = 0.0  # when to look again, by the monotonic clock
         while True:
+            look = self._look_again or time.monotonic() >= due
             try:
                 async with self.sharing.lock:
-                    await self._share()
+                    await self._share(look)
             except Conflict:
-                self._touch.set()  # another agent was quicker: look again
+                self._look_at_once()  # another agent was quicker
                 await asyncio.sleep(BUSY)
             except StoreError:
                 pass  # said and kept by `sharing`
@@ -81,8 +84,10 @@ class MemberAgent(Agent):
             if self._known and self._behind():
                 self._wake.set()
             pause = ALONE if self.sharing.alone_since is not None else WATCHED if self._waited_for() else TICK
+            now = time.monotonic()
+            due = now + pause if look else min(due, now + pause)
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(due - now):
                     await self._touch.wait()
             except TimeoutError:
                 pass
@@ -90,13 +95,22 @@ class MemberAgent(Agent):
 
     async def _listen(self) -> None:
         async for _ in self.sharing.watch():
-            self._touch.set()
+            self._look_at_once()
 
-    async def _share(self) -> None:
-        view = await self.sharing.look()
+    def _look_at_once(self) -> None:
+        self._look_again = True
+        self._touch.set()
+
+    async def _share(self, look: bool) -> None:
+        if look:
+            self._look_again = False
+            view = await self.sharing.look()
+            if self._known and self._behind():
+                self._wake.set()
         if not self._known or self._told is None:
             return
-        await self._move_on(view)
+        if look:
+            await self._move_on(view)
         await self.sharing.keep(*self._told)
 
     def _behind(self) -> bool:
@@ -269,7 +283,7 @@ class MemberAgent(Agent):
                 base = await self.sharing.swap(shared, healthy=bool(decision.drains))
         finally:
             await self._off_loop(self._balancer.release)
-        self._touch.set()
+        self._look_at_once()
         async with self._lock:
             return await self._begin(decision, change, by, now, base.revision)
 

@@ -19,6 +19,7 @@ from .when import iso
 log = logging.getLogger(__name__)
 
 FIGURES = 1.0  # seconds between two reports that differ in figures only
+AT_REST = 10.0  # the same while nothing is restricted: etcd keeps every report until it is compacted
 SKEW = 5.0  # seconds by which clocks may differ before it is said
 
 
@@ -85,17 +86,22 @@ class Sharing:
         return new
 
     async def keep(self, member: Member, sick: tuple[str, ...]) -> None:
-        """A sign of life, and a report where there is something new; mere figures once a second."""
+        """A sign of life, and a report where there is something new; mere figures now and then."""
         await self._store.renew()
         now = time.monotonic()
         there = self.view is not None and member.node in self.view.members
         if self._reported is not None and there:
             before, sick_before = self._reported
             same = before.important() == member.important() and sick_before == sick
-            if same and (replace(before, time=member.time) == member or now - self._reported_at < FIGURES):
+            pause = FIGURES if self._restricted() or bool(before.clients) != bool(member.clients) else AT_REST
+            if same and (replace(before, time=member.time) == member or now - self._reported_at < pause):
                 return
         await self._store.report(member, sick)
         self._reported, self._reported_at = (member, sick), now
+
+    def _restricted(self) -> bool:
+        intent = self.view.intent if self.view else None
+        return intent is not None and bool(intent.services or intent.drains)
 
     async def forget(self, node: str) -> None:
         await self._store.forget(node)
