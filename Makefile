@@ -32,7 +32,7 @@ missing=(); for package in $(1); do \
 endef
 APT_INSTALL := apt-get install -y --no-install-recommends
 
-.PHONY: help setup system demo test test-haproxy chaos lint bench install clean
+.PHONY: help setup system demo test test-haproxy chaos lint bench scale install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -81,6 +81,9 @@ lint: setup ## style, types, layers
 
 bench: setup ## what the guard costs per request
 	$(VENV)/bin/python -m tests.bench
+
+scale: setup ## what 50 agents cost on one etcd; AGENTS="3 10 25 50"
+	$(VENV)/bin/python -m tests.scale --agents $(or $(AGENTS),3 10 25 50)
 
 # An installation for the system: a virtual environment that depends on nothing in this checkout, the units, the
 # configuration where there is none. With DESTDIR nothing outside it is touched, and paths are as they will be without it.

@@ -164,7 +164,7 @@ class EtcdStore:
         text = encode(new)
         compare = [self._unchanged("intent")]
         if healthy:
-            compare += [self._unchanged(key) for key in self._mods if key.startswith("sick/")]
+            compare.append(self._none_newer("sick/", max(self._mods.values(), default=0)))
         key = self._key("intent")
         txn = {
             "compare": compare,
@@ -194,6 +194,16 @@ class EtcdStore:
             "target": "MOD",
             "result": "EQUAL",
             "mod_revision": self._mods.get(key, 0),
+        }
+
+    def _none_newer(self, kind: str, mod: int) -> dict[str, Any]:
+        """One comparison for all keys below ``kind``, new ones too: etcd takes 128 a transaction."""
+        return {
+            "key": self._key(kind),
+            "range_end": self._key(f"{kind[:-1]}{chr(ord(kind[-1]) + 1)}"),
+            "target": "MOD",
+            "result": "LESS",
+            "mod_revision": mod + 1,
         }
 
     def _report(self, member: Member, sick: tuple[str, ...]) -> None:

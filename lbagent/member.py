@@ -53,7 +53,8 @@ class MemberAgent(Agent):
     ) -> None:
         super().__init__(config, store, balancer, history, digest, clock)
         self.sharing = sharing
-        self._touch = asyncio.Event()
+        self._touch = asyncio.Event()  # something is to be reported, or to be looked at:
+        self._look_again = True
         self._in_force = -1  # the newest shared revision that every worker was read back with
         self._told: tuple[Member, tuple[str, ...]] | None = None  # what the last tick would report
         self._refused: dict[str, str] = {}  # subject of a --local change → why the others cannot follow it
@@ -67,12 +68,14 @@ class MemberAgent(Agent):
             group.create_task(self._listen())
 
     async def keep_in_touch(self) -> None:
-        """Look, move on what all have to agree about, report; for ever."""
+        """Look, move on what all have to agree about, report; for ever. What is only to be reported needs no look."""
+        due = 0.0  # when to look again, by the monotonic clock
         while True:
+            look = self._look_again or time.monotonic() >= due
             try:
-                await self._share()
+                await self._share(look)
             except Conflict:
-                self._touch.set()  # another agent was quicker: look again
+                self._look_at_once()  # another agent was quicker
                 await asyncio.sleep(BUSY)
             except StoreError:
                 pass  # said and kept by `sharing`
@@ -82,8 +85,10 @@ class MemberAgent(Agent):
             if self._known and self._behind():
                 self._wake.set()
             pause = ALONE if self.sharing.alone_since is not None else WATCHED if self._waited_for() else TICK
+            now = time.monotonic()
+            due = now + pause if look else min(due, now + pause)
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(due - now):
                     await self._touch.wait()
             except TimeoutError:
                 pass
@@ -91,13 +96,21 @@ class MemberAgent(Agent):
 
     async def _listen(self) -> None:
         async for _ in self.sharing.watch():
-            self._touch.set()
+            self._look_at_once()
 
-    async def _share(self) -> None:
-        async with self.sharing.lock:
-            view = await self.sharing.look()
-            if self._known and self._told is not None:
-                await self._move_on(view)
+    def _look_at_once(self) -> None:
+        self._look_again = True
+        self._touch.set()
+
+    async def _share(self, look: bool) -> None:
+        if look:
+            self._look_again = False
+            async with self.sharing.lock:
+                view = await self.sharing.look()
+                if self._known and self._behind():
+                    self._wake.set()
+                if self._known and self._told is not None:
+                    await self._move_on(view)
         if self._known and self._told is not None:
             await self.sharing.keep(*self._told)  # beside the lock: where etcd is slow, a command need not wait for it
 
@@ -289,7 +302,7 @@ class MemberAgent(Agent):
                 base = await self._in_time(self.sharing.swap(shared, healthy=bool(decision.drains)), until)
         finally:
             await self._off_loop(self._balancer.release)
-        self._touch.set()
+        self._look_at_once()
         async with self._lock:
             return await self._begin(decision, change, by, now, base.revision)
 

@@ -19,7 +19,8 @@ from .when import iso
 log = logging.getLogger(__name__)
 
 FIGURES = 1.0  # seconds between two reports that differ in figures only
-UNCHANGED = 5.0  # seconds after which a report is sent though nothing is new: clocks are compared by it
+AT_REST = 3.0  # the same while nothing is restricted: etcd keeps every report until it is compacted
+UNCHANGED = 60.0  # seconds after which a report is sent though nothing is new: clocks are compared by it
 SKEW = 5.0  # seconds by which clocks may differ before it is said
 
 
@@ -108,14 +109,20 @@ class Sharing:
         await self._store.renew()
 
     def _worth_telling(self, member: Member, sick: tuple[str, ...]) -> bool:
-        """Mere figures are once a second."""
+        """Mere figures are told now and then."""
         if self._reported is None or self.view is None or member.node not in self.view.members:
             return True
         before, sick_before = self._reported
         if before.important() != member.important() or sick_before != sick:
             return True
-        figures = replace(before, time=member.time) != member
-        return time.monotonic() - self._reported_at >= (FIGURES if figures else UNCHANGED)
+        pause = UNCHANGED
+        if replace(before, time=member.time) != member:
+            pause = FIGURES if self._restricted() or bool(before.clients) != bool(member.clients) else AT_REST
+        return time.monotonic() - self._reported_at >= pause
+
+    def _restricted(self) -> bool:
+        intent = self.view.intent if self.view else None
+        return intent is not None and bool(intent.services or intent.drains)
 
     async def forget(self, node: str) -> None:
         await self._store.forget(node)

@@ -329,6 +329,8 @@ class HAProxy:
 class Agent:
     """A real lbagent and its lbctl."""
 
+    patience = 15.0  # seconds for it to start
+
     def __init__(self, folder: Path, config: dict[str, Any], prefix: tuple[str, ...] = ()) -> None:
         self.folder, self.settings, self.prefix = folder, config, prefix
         self.config, self.socket = folder / "lbagent.yaml", folder / "l.sock"
@@ -350,9 +352,9 @@ class Agent:
             stdout=subprocess.DEVNULL,
             stderr=self.log.open("ab"),
         )
-        eventually(self._serves, "the agent serves")
+        eventually(self._serves, "the agent serves", self.patience)
         if in_sync:
-            eventually(lambda: self.status()["haproxy"]["in_sync"], "the agent is in sync")
+            eventually(lambda: self.status()["haproxy"]["in_sync"], "the agent is in sync", self.patience)
 
     def _serves(self) -> bool:
         assert self.process is not None and self.process.poll() is None, self.log.read_text()
