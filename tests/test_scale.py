@@ -23,7 +23,7 @@ from tests.scale import etcd_command, measure, put_and_event, show, world
 
 AGENTS = 50
 SLACK = 1.15  # a window cuts what comes once a second at both ends
-WRITES = {"down": 1.0, "up": 1.0, "drain": 1.0, "ready": 4.0}  # reports that one agent has to make of a command
+WRITES = {"down": 1.0, "up": 1.0, "drain": 1.0, "ready": 6.0}  # reports that one agent makes of a command
 
 
 @pytest.mark.slow
