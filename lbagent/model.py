@@ -163,7 +163,7 @@ class Exceptional(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     met: bool = False  # the shared intent was in sight then or since: what names the subject from now on ends it
 
 
-class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """Everything operators asked for; ``drains`` is by node, then service.
 
     ``trail`` has the last revisions of the shared intent, where there is one: its own, or the one that this follows.
@@ -210,7 +210,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.structs.replace(self, drains=drains)
 
 
-class Shared(Intent, frozen=True, kw_only=True, omit_defaults=True):
+class Shared(Intent, frozen=True, kw_only=True):
     """The intent of a whole control plane: one for every HAProxy."""
 
     touched: dict[str, int] = {}  # subject → revision of the last command that named it

@@ -257,7 +257,7 @@ def told(host: str, *words: str, services: tuple[str, ...] = ("nova",)) -> Step:
 
 DEFECTS = {
     # what is wrong with the agents → what is done to them, in the words of the script
-    "cluster.follow = lambda mine, shared, *_: replace(mine, followed=cluster.stamp(shared))": [
+    "cluster.follow = lambda mine, shared, *_: replace(mine, trail=shared.trail)": [
         told("ctl1", "down", "nova", "--deadline", "5s"),
     ],
     "cluster.mend = lambda *_: None": [
