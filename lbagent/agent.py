@@ -338,14 +338,7 @@ class Agent:
             decision = decide(self.config, self.topology, self.observed, self.intent, change, now, by)
             if change.dry_run:
                 return self._dry_run(decision.intent, decision.notes)
-            before = self.intent
-            if decision.intent != before:
-                await self._room_for(decision.intent)
-                try:
-                    self.intent = await self._store.swap(before.revision, decision.intent)
-                finally:
-                    await self._off_loop(self._balancer.release)
-                self._forget_barriers(before, self.intent)
+            await self._take(decision.intent)
             return await self._begin(decision, change, by, now)
 
     async def _begin(self, decision: Decision, change: Change, by: str, now: float, revision: int = 0) -> Operation:
@@ -358,6 +351,18 @@ class Agent:
         await self._tick(look=False)
         self._wake.set()
         return self.operations[number]
+
+    async def _take(self, intent: Intent) -> None:
+        """Store an intent that was decided, and go by it from now on."""
+        before = self.intent
+        if intent == before:
+            return
+        await self._room_for(intent)
+        try:
+            self.intent = await self._store.swap(before.revision, intent)
+        finally:
+            await self._off_loop(self._balancer.release)
+        self._forget_barriers(before, self.intent)
 
     async def _learned(self) -> None:
         """Look, and have an intent to go by."""

@@ -178,6 +178,7 @@ def _kept(subject: str, mine: Intent, shared: Shared) -> Exceptional:
     exception = mine.exceptions[subject]
     return Exceptional(
         revision=exception.revision if exception.met else shared.revision,
+        alone=exception.alone,
         met=True,
         service=None if slash else shared.services.get(name),
         drain=shared.drains.get(node, {}).get(name) if slash else None,

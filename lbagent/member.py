@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 20  # times that a command is decided anew because another was quicker
 LONGEST = 4.5  # seconds for a command to be decided and stored: lbctl waits five for an answer
+GLANCE = 1.5  # seconds that etcd is given to show that it is there
 WATCHED = 0.1  # seconds between two looks while a command waits for the others
 ALONE = 0.3  # seconds between two looks while etcd does not answer
 OTHERS_WAIT = 0.2  # seconds between two ticks while another agent may wait for this HAProxy
@@ -308,6 +309,7 @@ class MemberAgent(Agent):
 
     async def _handle_here(self, change: Change, by: str) -> Operation | dict[str, Any]:
         """``--local``: this HAProxy alone, whatever etcd does; what differs by it is remembered as an exception."""
+        alone = await self._is_alone()
         async with self._lock:
             await self._learned()
             now = self._clock()
@@ -321,23 +323,29 @@ class MemberAgent(Agent):
                 node, slash, name = subject.rpartition("/")
                 exceptions[subject] = Exceptional(
                     revision=self.number(),
-                    met=self.sharing.alone_since is None and not self._behind(),
+                    alone=alone,
+                    met=not alone and not self._behind(),
                     service=None if slash else shared.services.get(name),
                     drain=shared.drains.get(node, {}).get(name) if slash else None,
                 )
-            mine = replace(decision.intent, exceptions=exceptions)
-            if mine != before:
-                await self._room_for(mine)
-                try:
-                    self.intent = await self._store.swap(before.revision, mine)
-                finally:
-                    await self._off_loop(self._balancer.release)
-                self._forget_barriers(before, self.intent)
+            await self._take(replace(decision.intent, exceptions=exceptions))
             return await self._begin(decision, change, by, now)
 
+    async def _is_alone(self) -> bool:
+        """Etcd cannot be reached, at this moment and not only at the last look."""
+        until = time.monotonic() + GLANCE
+        try:
+            async with self._shared_lock(until):
+                await self._in_time(self.sharing.look(), until)
+        except StoreError:
+            return True
+        return False
+
     async def _share_exceptions(self, view: View) -> None:
-        """What was restricted here by ``--local`` becomes everyone's, if it may; what was opened stays an exception."""
-        for subject in self.intent.exceptions:
+        """What was restricted by ``--local`` while alone becomes everyone's, if it may; all else stays an exception."""
+        for subject, exception in self.intent.exceptions.items():
+            if not exception.alone:
+                continue
             shared = view.intent or Shared()
             if not cluster.excepted(subject, self.intent, shared):
                 continue

@@ -160,6 +160,7 @@ class Exceptional(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     revision: int
     service: ServiceIntent | None = None
     drain: Drain | None = None
+    alone: bool = False  # made while the shared store could not be reached: to be shared if it restricts
     met: bool = False  # the shared intent was in sight then or since: what names the subject from now on ends it
 
 

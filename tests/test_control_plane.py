@@ -237,3 +237,16 @@ def test_local_acts_on_one_haproxy_and_is_shared_later(three):
     assert [h.ask("keystone").status for h in three.hosts] == [503] * 3
     one.agent.ok("up", "keystone", "nova")
     assert [h.ask("keystone").status for h in three.hosts] == [200] * 3
+
+
+@pytest.mark.slow
+def test_local_stays_local_while_etcd_is_there(three):
+    one, two, _ = three.hosts
+    two.agent.ok("down", "nova", "--local")
+    assert closed(three) == [200, 503, 200]
+    one.agent.ok("down", "keystone")  # another command, which all follow, leaves the exception alone
+    assert [h.ask("keystone").status for h in three.hosts] == [503] * 3
+    eventually(lambda: one.agent_of("ctl2")["exceptions"] == ["nova"], "the others know of the exception")
+    assert closed(three) == [200, 503, 200]
+    one.agent.ok("up", "nova")
+    assert closed(three) == [200] * 3
