@@ -269,7 +269,7 @@ class EtcdStore:
 
     def _race(self, ask: Callable[[Etcd3Client], T], failed: dict[str, str]) -> T:
         self._races += 1
-        patience = ANSWER if self._races % 4 == 1 else ANSWER / 2  # one that is back is found soon, a slow one at all
+        patience = ANSWER if self._races % 2 else ANSWER / 2  # one that is back is found soon, a slow one at all
         asked: dict[Future[T], _Endpoint] = {self._racers.submit(e.ask, ask, patience): e for e in self._clients}
         left = set(asked)
         while left:

@@ -121,7 +121,7 @@ class StandIn:
         return rows
 
     def _figure(self, name: str) -> int:
-        return (int(time.monotonic() * 50) * len(name) + self.pid) % 7 if self.busy else 0
+        return 1 + (int(time.monotonic() * 50) * len(name) + self.pid) % 7 if self.busy else 0
 
     def _acls(self) -> list[str]:
         return [f"{n} () acl 'str' file 'haproxy.cfg' line {n}" for n, _ in enumerate(self.services)]

@@ -41,7 +41,7 @@ def test_fifty_agents_share_one_etcd():
     assert found.idle.get("Txn", 0.0) <= 0.05
     assert sum(found.idle.values()) <= SLACK * (1 / TICK + 1 / RENEW) + 0.1
     # HAProxies with clients: their figures cost a write now and then.
-    assert found.busy["Txn"] <= 2 / AT_REST + 0.05
+    assert found.busy["Txn"] <= 2 / AT_REST
     # A command: each agent says once that it has done its part; so do the one that was asked, and a renewed lease.
     for verb, most in WRITES.items():
         for took in found.commands[verb]:
