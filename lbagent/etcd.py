@@ -25,6 +25,7 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar
 
 import msgspec
@@ -45,6 +46,7 @@ T = TypeVar("T")
 TTL = 5  # seconds without a sign of life until an agent counts as away
 RENEW = 1.5  # seconds between two signs of life
 CONNECT, ANSWER = 1.0, 2.0  # seconds that an endpoint is given
+AGAIN = 0.2  # seconds until one that failed is asked again, while another may still answer
 LONGEST = 3.0  # seconds for all of them one after the other
 LISTEN = 10.0  # seconds of silence after which a watch is begun again: that of a member that hangs says nothing
 RIVALRY = 15.0  # seconds for which another agent of this name is remembered
@@ -59,7 +61,6 @@ class EtcdStore:
         self._clients = [_Endpoint(config, index) for index in range(len(config.endpoints))]
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="etcd")
         self._racers = ThreadPoolExecutor(max_workers=2 * len(self._clients), thread_name_prefix="etcd-race")
-        self._races = 0
         self._healthy = True
         self._mods: dict[str, int] = {}  # key → its mod_revision at the last look
         self._lease: int | None = None
@@ -268,21 +269,37 @@ class EtcdStore:
         raise _no_answer(failed)
 
     def _race(self, ask: Callable[[Etcd3Client], T], failed: dict[str, str]) -> T:
-        self._races += 1
-        patience = ANSWER if self._races % 2 else ANSWER / 2  # one that is back is found soon, a slow one at all
-        asked: dict[Future[T], _Endpoint] = {self._racers.submit(e.ask, ask, patience): e for e in self._clients}
+        """While one may still answer, those that failed are asked again: one that is back is found at once."""
+        failed.clear()
+        over = Event()
+        until = time.monotonic() + ANSWER
+        asked: dict[Future[T], _Endpoint] = {
+            self._racers.submit(self._insist, e, ask, until, failed, over): e for e in self._clients
+        }
         left = set(asked)
         while left:
             done, left = wait(left, return_when=FIRST_COMPLETED)
             for future in done:
-                try:
+                with contextlib.suppress(_Trouble):
                     answer = future.result()
-                except _Trouble as trouble:
-                    failed[str(asked[future])] = str(trouble)
-                else:
+                    over.set()
                     self._prefer(asked[future])
                     return answer
         raise _no_answer(failed)
+
+    def _insist(
+        self, endpoint: _Endpoint, ask: Callable[[Etcd3Client], T], until: float, failed: dict[str, str], over: Event
+    ) -> T:
+        connect = CONNECT / 2
+        while True:
+            try:
+                return endpoint.ask(ask, until - time.monotonic(), connect)
+            except _Trouble as trouble:
+                failed[str(endpoint)] = str(trouble)
+                hopeless = len(failed) == len(self._clients) or time.monotonic() + 2 * AGAIN > until
+                if hopeless or over.wait(AGAIN):
+                    raise
+                connect = CONNECT
 
     def _prefer(self, endpoint: _Endpoint) -> None:
         self._healthy = True
@@ -331,11 +348,11 @@ class _Endpoint:
         endpoint = self._endpoint
         return Etcd3Client(endpoint.host, endpoint.port, endpoint.protocol, timeout=ANSWER, session=session)
 
-    def ask(self, ask: Callable[[Etcd3Client], T], patience: float = ANSWER) -> T:
+    def ask(self, ask: Callable[[Etcd3Client], T], patience: float = ANSWER, connect: float = CONNECT) -> T:
         if not self._lock.acquire(timeout=patience):  # a session serves one at a time, and this one hangs
             raise _Trouble(SILENT)
         try:
-            self._client.timeout = (min(CONNECT, patience), patience)  # type: ignore[assignment]  # requests takes both
+            self._client.timeout = (min(connect, patience), patience)  # type: ignore[assignment]  # requests takes both
             return self._trying(self._client, lambda: ask(self._client))
         finally:
             self._lock.release()
