@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 20  # times that a command is decided anew because another was quicker
 LONGEST = 4.5  # seconds for a command to be decided and stored: lbctl waits five for an answer
+ELECTION = 10.0  # seconds within which an etcd that does not answer is expected to answer again
 GLANCE = 1.5  # seconds that etcd is given to show that it is there
 WATCHED = 0.1  # seconds between two looks while a command waits for the others
 ALONE = 0.3  # seconds between two looks while etcd does not answer
@@ -269,6 +270,19 @@ class MemberAgent(Agent):
                 "so, nothing is in force by it; see `lbctl status` once it answers, and repeat"
             ) from None
 
+    async def _look_patiently(self, until: float) -> View:
+        """A leader's election or a restart is waited for, as far as lbctl's patience allows; an outage is not."""
+        for_looks = until - LONGEST / 8
+        since = self.sharing.alone_since
+        outage = since is not None and self._clock() - since > ELECTION
+        while True:
+            try:
+                return await self._in_time(self.sharing.look(), for_looks)
+            except StoreError:
+                if outage or time.monotonic() > for_looks - 1.0:
+                    raise
+            await asyncio.sleep(BUSY)
+
     @contextlib.asynccontextmanager
     async def _shared_lock(self, until: float) -> AsyncIterator[None]:
         await self._in_time(self.sharing.lock.acquire(), until)
@@ -278,7 +292,7 @@ class MemberAgent(Agent):
             self.sharing.lock.release()
 
     async def _handle_everywhere(self, change: Change, by: str, until: float) -> Operation | dict[str, Any]:
-        view = await self._in_time(self.sharing.look(), until)
+        view = await self._look_patiently(until)
         if self._known and (mended := cluster.mend(view.intent, self.intent, self._clock())):
             log.warning("%s", mended[1])
             view = replace(view, intent=await self._in_time(self.sharing.swap(mended[0]), until))
@@ -384,7 +398,7 @@ class MemberAgent(Agent):
         """End what is remembered of an agent that is gone for good."""
         until = time.monotonic() + LONGEST
         async with self._shared_lock(until):
-            view = await self._in_time(self.sharing.look(), until)
+            view = await self._look_patiently(until)
             if node not in view.members and node not in view.alive:
                 raise LbagentError(
                     "unknown_node", f"no agent of {node} is remembered; there are: {', '.join(sorted(view.members))}"
