@@ -26,7 +26,7 @@ from .config import Config
 from .errors import HAProxyError, LbagentError, StoreError
 from .history import History
 from .life import advance
-from .model import Action, CutSessions, Intent, Mode, Observed, Phase, ProveHealth, Ref, Stream, WriteFile
+from .model import Action, CutSessions, Intent, Mode, Observed, Phase, ProveHealth, Ref, Stamp, Stream, WriteFile
 from .operations import Operation, Situation, begin, judge
 from .plan import AWAY, Desired, address, desired, plan
 from .status import status
@@ -341,11 +341,13 @@ class Agent:
             await self._take(decision.intent)
             return await self._begin(decision, change, by, now)
 
-    async def _begin(self, decision: Decision, change: Change, by: str, now: float, revision: int = 0) -> Operation:
+    async def _begin(
+        self, decision: Decision, change: Change, by: str, now: float, stamp: Stamp | None = None
+    ) -> Operation:
         """The operation of a change that is stored, after its first tick."""
         number = f"{self.intent.revision}-{len(self.operations) + 1}-{int(now)}"
-        revision = revision or self.number()
-        operation = begin(number, decision, revision, by, change.reason, now, local=change.local)
+        revision = stamp.revision if stamp else self.number()
+        operation = begin(number, decision, revision, by, change.reason, now, change.local, stamp)
         self.operations[number] = operation
         log.info("%s by %s: %s", operation.command, by, change.reason or "no reason given")
         await self._tick(look=False)

@@ -31,6 +31,7 @@ from .model import (
     Ref,
     ServiceIntent,
     Shared,
+    Stamp,
 )
 from .topology import Topology
 
@@ -42,7 +43,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an agent reports of its HAProxy."""
 
     node: str
-    revision: int = -1  # newest shared revision that every worker was read back with
+    followed: Stamp | None = None  # newest shared revision that every worker was read back with
     in_sync: bool = False
     up: bool = False
     version: str = ""
@@ -56,6 +57,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     holding: tuple[str, ...] = ()  # drains, as node/service, that it has not given back
     bare: tuple[str, ...] = ()  # services with a backend that carries no guard there
     exceptions: tuple[str, ...] = ()  # subjects that differ there by --local
+
+    @property
+    def revision(self) -> int:
+        return self.followed.revision if self.followed else -1
 
     def important(self) -> Member:
         """Without the figures that change all the time."""
@@ -71,8 +76,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     sick: dict[str, tuple[str, ...]] = {}  # node → backend/server that takes no requests there, not by our drain
     trouble: str = ""  # why it is not known what the store holds by now
 
+    def known(self) -> dict[str, Member]:
+        """Every member, those whose report etcd has lost as well."""
+        joined = self.intent.members if self.intent else ()
+        return {name: self.members.get(name, Member(node=name)) for name in sorted({*joined, *self.members})}
+
     def others(self, me: str) -> list[Member]:
-        return [member for name, member in sorted(self.members.items()) if name != me]
+        return [member for name, member in self.known().items() if name != me]
 
     def present(self) -> list[Member]:
         """Those whose agent is alive and whose HAProxy is up."""
@@ -113,6 +123,11 @@ def descends(newer: Intent, older: Intent) -> bool:
     return newer.trail[0].revision > older.followed.revision
 
 
+def newer(one: Intent, other: Intent) -> bool:
+    """Of the same history, ``one`` is the later."""
+    return one.followed is not None and one.followed.revision > (other.followed.revision if other.followed else -1)
+
+
 def subjects(intent: Intent) -> set[str]:
     drains = {f"{node}/{name}" for node, d in intent.drains.items() if node != GUARD_GONE for name in d}
     return set(intent.services) | drains
@@ -145,9 +160,11 @@ def excepted(subject: str, mine: Intent, shared: Shared) -> bool:
 
 def follow(mine: Intent, shared: Shared, topology: Topology, observed: Observed, now: float) -> Intent:
     """This HAProxy's own intent once it follows ``shared``; the same object when it does already."""
-    if mine.followed is not None and not descends(shared, mine) and mine.exceptions:
-        # Another history: its commands may be older than the exceptions, so the stricter of both wins.
-        mine = replace(mine, exceptions={s: replace(e, met=False) for s, e in mine.exceptions.items()})
+    forked = mine.followed is not None and not descends(shared, mine)
+    if forked and mine.exceptions:
+        # Another history: its commands may be older than the exceptions, or newer, so the stricter of both wins.
+        unmet = {s: replace(e, met=False) for s, e in mine.exceptions.items() if restricts(s, mine, shared)}
+        mine = replace(mine, exceptions=unmet)
     out = mine
     kept: dict[str, Exceptional] = {}
     for subject in sorted(subjects(mine) | subjects(shared) | set(mine.exceptions)):
@@ -165,10 +182,10 @@ def follow(mine: Intent, shared: Shared, topology: Topology, observed: Observed,
             if differs and _out(wanted) is not _out(held):
                 kept[subject] = _kept(subject, mine, shared)
                 continue
-            fresh = mine.followed is None or shared.touched.get(subject, 0) > mine.followed.revision
+            fresh = forked or mine.followed is None or shared.touched.get(subject, 0) > mine.followed.revision
             drain = _drain_here(wanted, held, fresh, subject, topology, observed, out, now)
             out = out.with_drain(node, name, drain)
-    out = replace(out, trail=shared.trail, exceptions=kept)
+    out = replace(out, trail=shared.trail, exceptions=kept, members=shared.members)
     return mine if out == mine else out
 
 
@@ -289,6 +306,7 @@ def share(intent: Intent, base: Shared, named: Iterable[str], node: str, now: fl
         drains=drains,
         trail=base.trail,
         touched=touched | dict.fromkeys(sorted(named), number),
+        members=tuple(sorted({*intent.members, *filter(None, (node,))})),
     )
 
 
@@ -320,7 +338,7 @@ def from_own(mine: Intent, now: float) -> Shared:
 
 def stricter(one: Shared, other: Shared) -> Shared:
     """``one`` with every restriction that only ``other`` has."""
-    out = one
+    out = replace(one, members=tuple(sorted({*one.members, *other.members})))
     for name, service in other.services.items():
         if _strict(service) > _strict(out.services.get(name)):
             out = out.with_service(name, service)  # type: ignore[assignment]  # replace() keeps the type
@@ -358,7 +376,7 @@ def step(shared: Shared, view: View, now: float) -> Shared:
     """The shared intent after what every HAProxy reports; the same object when nothing moved."""
     out = shared
     present = view.present()
-    agreed = bool(present) and all(m.revision >= shared.revision for m in present)
+    agreed = bool(present) and all(m.followed == shared.followed for m in present)
     for node, drains in shared.drains.items():
         well = agreed and all(node in m.well for m in present)
         for name, drain in drains.items():
@@ -382,10 +400,41 @@ def steps_here(shared: Shared, view: View, me: str) -> bool:
     return bool(asked) and me == (alive[0] if alive else min(view.alive, default=me))
 
 
-def pending(view: View, me: str, revision: int, named: Iterable[str]) -> tuple[list[str], list[str]]:
-    """(what the other HAProxies have open, which of them are away or down) for a command's subjects."""
+def joined(shared: Shared, nodes: Iterable[str]) -> Shared:
+    """With ``nodes`` among those that a command waits for; the same object when they are."""
+    members = tuple(sorted({*shared.members, *nodes}))
+    return shared if members == shared.members else replace(shared, members=members)
+
+
+def without(shared: Shared, node: str) -> Shared:
+    return replace(shared, members=tuple(name for name in shared.members if name != node))
+
+
+def reached(member: Member, shared: Shared, mine: Intent, asked: Stamp) -> bool:
+    """The member's HAProxy has ``asked`` in force, or what came of it; ``mine`` follows ``shared``.
+
+    A report may be of another history, which etcd has lost since: its number says nothing. Where it is ``asked`` that
+    was lost, what :func:`mend` has put in its place has to be in force.
+    """
+    if member.followed not in shared.trail:
+        return False
+    lost = asked not in shared.trail and asked.revision >= shared.trail[0].revision
+    least = mine.followed if lost and mine.followed else asked
+    return member.revision >= least.revision
+
+
+def pending(
+    view: View, me: str, mine: Intent, asked: Stamp | None, named: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """(what the other HAProxies have open, where it will not be in force) for a command stored as ``asked``.
+
+    ``mine`` is what the HAProxy of ``me`` has in force, which was told of it.
+    """
     if view.trouble:
         return [f"what the other HAProxies do cannot be seen: {view.trouble}"], []
+    shared = view.intent
+    if shared is None or not descends(shared, mine):
+        return ["etcd has lost what is in force here: it is being put back"], []
     waiting, away = [], []
     for member in view.others(me):
         if member.node not in view.alive:
@@ -395,9 +444,13 @@ def pending(view: View, me: str, revision: int, named: Iterable[str]) -> tuple[l
             )
         elif not member.up:
             away.append(f"{member.node}: its HAProxy is down; it will be in force there the moment it starts")
-        elif member.revision < revision:
+        elif asked is not None and not reached(member, shared, mine, asked):
             why = f": {member.trouble}" if member.trouble else ""
-            waiting.append(f"{member.node}: revision {revision} is not in force there yet{why}")
+            waiting.append(f"{member.node}: revision {asked.revision} is not in force there yet{why}")
+        elif differing := sorted(set(named) & set(member.exceptions)):
+            away.append(
+                f"{member.node}: {', '.join(differing)} differs there by --local; the same command given again ends it"
+            )
         else:
             waiting += [f"{member.node}: {line}" for subject in named for line in member.open.get(subject, ())]
     return waiting, away

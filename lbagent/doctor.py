@@ -265,8 +265,8 @@ def _etcd(config: Config) -> list[Finding]:
         finally:
             store.close()
         revision = view.intent.revision if view.intent else "none"
-        away = sorted(set(view.members) - view.alive)
-        findings.append(Finding("ok", "etcd", f"{endpoint}: shared intent {revision}, {len(view.members)} agents"))
+        away = sorted(set(view.known()) - view.alive)
+        findings.append(Finding("ok", "etcd", f"{endpoint}: shared intent {revision}, {len(view.known())} agents"))
         if away and len(findings) == 1:
             mend = "start them, or `lbctl forget NODE` for one that is gone for good: until then commands end with 7"
             findings.append(Finding("warning", "agents", f"away: {', '.join(away)}", mend))

@@ -9,7 +9,9 @@ Below the prefix::
 
 etcd3gw speaks to one host and does not log in: here is one client per endpoint, tried in turn, and a token in its
 session (etcd's manual, "Role-based access control"). Its watch neither ends nor reports trouble, so it only wakes: a
-range read every second is the truth. Every read is linearizable: one that no quorum confirms fails.
+range read every second is the truth. Every read is linearizable: one that no quorum confirms fails. Only an agent
+that is alone also glances at what each member holds by itself: what has come of the intent that it follows can be
+followed, though it be old, before a leader is elected (etcd's manual, "KV API guarantees", linearizability).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import threading
 import time
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
@@ -48,6 +50,7 @@ RENEW = 1.5  # seconds between two signs of life
 CONNECT, ANSWER = 1.0, 2.0  # seconds that an endpoint is given
 AGAIN = 0.2  # seconds until one that failed is asked again, while another may still answer
 LONGEST = 3.0  # seconds for all of them one after the other
+GLANCE = 0.5  # seconds that an endpoint is given for what it holds by itself
 LISTEN = 10.0  # seconds of silence after which a watch is begun again: that of a member that hangs says nothing
 RIVALRY = 15.0  # seconds for which another agent of this name is remembered
 LOGIN_AGAIN = ("auth token", "user name is empty", "revision of auth store is old")
@@ -60,6 +63,8 @@ class EtcdStore:
         self._config, self._node = config, node
         self._clients = [_Endpoint(config, index) for index in range(len(config.endpoints))]
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="etcd")
+        self._glances = [_Endpoint(config, index, self._clients[index]) for index in range(len(config.endpoints))]
+        self._glancers = ThreadPoolExecutor(max_workers=2 * len(self._clients), thread_name_prefix="etcd-glance")
         self._racers = ThreadPoolExecutor(max_workers=2 * len(self._clients), thread_name_prefix="etcd-race")
         self._healthy = True
         self._mods: dict[str, int] = {}  # key → its mod_revision at the last look
@@ -85,6 +90,10 @@ class EtcdStore:
         """Everything below the prefix at one moment; StoreError names etcd."""
         return await self._off_loop(self._look)
 
+    async def glance(self) -> list[Shared]:
+        """The intents that members of etcd hold, each by itself: committed, perhaps old. It never fails."""
+        return await asyncio.get_running_loop().run_in_executor(self._glancers, self._glance)
+
     async def swap(self, expected: int, intent: Shared, healthy: bool = False) -> Shared:
         """Store ``intent`` as ``expected + 1`` in place of the one of the last look; Conflict when it has changed.
 
@@ -109,10 +118,6 @@ class EtcdStore:
     async def report(self, member: Member, sick: tuple[str, ...]) -> None:
         await self._off_loop(self._report, member, sick)
 
-    async def remember(self, members: Iterable[Member]) -> None:
-        """Put reports back that were lost, each unless its agent has reported meanwhile."""
-        await self._off_loop(self._remember, tuple(members))
-
     async def renew(self) -> None:
         """A sign of life, when it is time for one."""
         if time.monotonic() - self._renewed >= RENEW:
@@ -125,6 +130,7 @@ class EtcdStore:
         self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._racers.shutdown(wait=False, cancel_futures=True)
+        self._glancers.shutdown(wait=False, cancel_futures=True)
 
     # -------------------------------------------------------------------------------------------- blocking
 
@@ -160,6 +166,18 @@ class EtcdStore:
         if self._node not in alive:
             self._renewed = -RENEW
         return View(intent=intent, members=members, alive=frozenset(alive), sick=sick)
+
+    def _glance(self) -> list[Shared]:
+        what = {"key": self._key("intent"), "serializable": True}
+        asked = [
+            self._glancers.submit(e.ask, lambda c: c.post(c.get_url("/kv/range"), json=what), GLANCE, GLANCE)
+            for e in self._glances
+        ]
+        found = []
+        for future in wait(asked, timeout=2 * GLANCE).done:
+            with contextlib.suppress(_Trouble, Damaged, KeyError, ValueError):
+                found += [decode(b64decode(row["value"]), "", Shared) for row in future.result().get("kvs", ())]
+        return found
 
     def _swap(self, new: Shared, healthy: bool) -> None:
         text = encode(new)
@@ -213,15 +231,6 @@ class EtcdStore:
         same = {"key": self._key(f"sick/{member.node}"), "target": "VALUE", "result": "EQUAL", "value": wanted}
         other = {"request_put": {"key": self._key(f"sick/{member.node}"), "value": wanted}}
         self._ask(lambda c: c.transaction({"compare": [same], "success": puts, "failure": [*puts, other]}))
-
-    def _remember(self, members: tuple[Member, ...]) -> None:
-        for member in members:
-            self._put_if_absent(f"agents/{member.node}", _json(member))
-
-    def _put_if_absent(self, name: str, value: bytes) -> None:
-        absent = {"key": self._key(name), "target": "CREATE", "result": "EQUAL", "create_revision": 0}
-        put = {"request_put": {"key": self._key(name), "value": _b64(value)}}
-        self._ask(lambda c: c.transaction({"compare": [absent], "success": [put], "failure": []}))
 
     def _renew(self) -> None:
         began = time.monotonic()
@@ -329,11 +338,14 @@ class _Trouble(Exception):
 class _Endpoint:
     """A client of one etcd member, logged in where that is asked for."""
 
-    def __init__(self, config: EtcdConfig, index: int) -> None:
+    def __init__(self, config: EtcdConfig, index: int, same: _Endpoint | None = None) -> None:
+        """``same``: one that has logged in, or will, for this one too."""
         self._config, self._endpoint = config, config.endpoints[index]
         self._lock = threading.Lock()
         self._client = self._new()
         self._streaming = self._new()
+        if same is not None:
+            self._client.session.headers = same._client.session.headers
 
     def __str__(self) -> str:
         return str(self._endpoint)

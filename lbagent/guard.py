@@ -156,6 +156,8 @@ def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = No
         out["=revision"] = str(intent.revision)
     if intent.trail:
         out["=trail"] = ",".join(f"{stamp.revision}-{stamp.id}" for stamp in intent.trail)
+    if intent.members:
+        out["=members"] = ",".join(intent.members)
     for subject, exception in intent.exceptions.items():
         out[f"=intent/local/{subject}"] = _compact(exception)
     for backend, server in (steer or {}).items():
@@ -275,6 +277,8 @@ def intent_from(table: Iterable[tuple[str, str]]) -> Intent:
         elif key == "=trail":
             stamps = (stamp.partition("-") for stamp in value.split(","))
             intent = msgspec.structs.replace(intent, trail=tuple(Stamp(int(n), unique) for n, _, unique in stamps))
+        elif key == "=members":
+            intent = msgspec.structs.replace(intent, members=tuple(value.split(",")))
     return intent
 
 

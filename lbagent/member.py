@@ -24,7 +24,7 @@ from .config import Config
 from .errors import Conflict, LbagentError, StoreError
 from .history import History
 from .life import node_well
-from .model import GUARD_GONE, Drain, Exceptional, Intent, Phase, ServiceIntent, Shared
+from .model import GUARD_GONE, Drain, Exceptional, Intent, Phase, ServiceIntent, Shared, Stamp
 from .operations import PATIENCE, Operation, open_lines
 from .sharing import Sharing
 from .status import agents
@@ -57,7 +57,7 @@ class MemberAgent(Agent):
         self.sharing = sharing
         self._touch = asyncio.Event()  # something is to be reported, or to be looked at:
         self._look_again = True
-        self._in_force = -1  # the newest shared revision that every worker was read back with
+        self._in_force: Stamp | None = None  # the newest shared revision that every worker was read back with
         self._told: tuple[Member, tuple[str, ...]] | None = None  # what the last tick would report
         self._refused: dict[str, str] = {}  # subject of a --local change → why the others cannot follow it
 
@@ -68,6 +68,7 @@ class MemberAgent(Agent):
             group.create_task(super().run(alive))
             group.create_task(self.keep_in_touch())
             group.create_task(self._listen())
+            group.create_task(self._glance())
 
     async def keep_in_touch(self) -> None:
         """Look, move on what all have to agree about, report; for ever. What is only to be reported needs no look."""
@@ -100,6 +101,13 @@ class MemberAgent(Agent):
         async for _ in self.sharing.watch():
             self._look_at_once()
 
+    async def _glance(self) -> None:
+        """While etcd as a whole does not answer: what one member holds may be newer than what is followed."""
+        while True:
+            await asyncio.sleep(ALONE)
+            if self.sharing.alone_since is not None and self._known and await self.sharing.glance(self.intent):
+                self._wake.set()
+
     def _look_at_once(self) -> None:
         self._look_again = True
         self._touch.set()
@@ -126,10 +134,15 @@ class MemberAgent(Agent):
         if mended := cluster.mend(view.intent, self.intent, now):
             shared, why = mended
             log.warning("%s", why)
-            await self.sharing.swap(shared)
+            await self.sharing.swap(cluster.joined(shared, [self.config.node]))
             return
         if view.intent is None or self._behind():
             return
+        if self.config.node == min(view.alive, default=self.config.node):
+            joined = cluster.joined(view.intent, view.members)
+            if joined is not view.intent:
+                await self.sharing.swap(joined)
+                return
         if cluster.steps_here(view.intent, view, self.config.node):
             moved = cluster.step(view.intent, view, now)
             if moved != view.intent:
@@ -183,7 +196,7 @@ class MemberAgent(Agent):
             return
         situation = self._situation()
         if situation.confirmed >= 0:
-            self._in_force = situation.confirmed
+            self._in_force = self.intent.followed
         seen, intent = self.observed, self.intent
         bare = (
             name
@@ -192,7 +205,7 @@ class MemberAgent(Agent):
         )
         member = Member(
             node=self.config.node,
-            revision=self._in_force,
+            followed=self._in_force,
             in_sync=self.in_sync,
             up=seen.up or situation.down_for < PATIENCE,
             version=__version__,
@@ -248,13 +261,18 @@ class MemberAgent(Agent):
     async def handle(self, change: Change, by: str) -> Operation | dict[str, Any]:
         if change.local:
             return await self._handle_here(change, by)
+        attempts = 1 if change.if_revision is not None else ATTEMPTS
+        return await self._decided(lambda until: self._handle_everywhere(change, by, until), attempts)
+
+    async def _decided(self, decide_: Callable[[float], Awaitable[T]], attempts: int = ATTEMPTS) -> T:
+        """Anew whenever another agent was quicker."""
         until = time.monotonic() + LONGEST
-        for _ in range(ATTEMPTS):
+        for _ in range(attempts):
             try:
                 async with self._shared_lock(until):
-                    return await self._handle_everywhere(change, by, until)
+                    return await decide_(until)
             except Conflict:
-                if change.if_revision is not None:
+                if attempts == 1:
                     raise
                 await asyncio.sleep(random.uniform(0, BUSY))  # noqa: S311 so that two do not collide again
         raise LbagentError("store", "the shared intent changes faster than this command can be decided: try again")
@@ -311,7 +329,7 @@ class MemberAgent(Agent):
             if change.dry_run:
                 return self._dry_run(mine, decision.notes)
             await self._room_for(mine)
-        differing = {s for m in view.members.values() for s in m.exceptions} | set(self.intent.exceptions)
+        differing = {s for m in view.others(self.config.node) for s in m.exceptions} | set(self.intent.exceptions)
         try:
             if decision.intent != base or differing & set(named):
                 base = await self._in_time(self.sharing.swap(shared, healthy=bool(decision.drains)), until)
@@ -319,7 +337,7 @@ class MemberAgent(Agent):
             await self._off_loop(self._balancer.release)
         self._look_at_once()
         async with self._lock:
-            return await self._begin(decision, change, by, now, base.revision)
+            return await self._begin(decision, change, by, now, base.followed)
 
     async def _handle_here(self, change: Change, by: str) -> Operation | dict[str, Any]:
         """``--local``: this HAProxy alone, whatever etcd does; what differs by it is remembered as an exception."""
@@ -396,21 +414,24 @@ class MemberAgent(Agent):
 
     async def forget(self, node: str, by: str) -> None:
         """End what is remembered of an agent that is gone for good."""
-        until = time.monotonic() + LONGEST
-        async with self._shared_lock(until):
-            view = await self._look_patiently(until)
-            if node not in view.members and node not in view.alive:
-                raise LbagentError(
-                    "unknown_node", f"no agent of {node} is remembered; there are: {', '.join(sorted(view.members))}"
-                )
-            if node in view.alive:
-                raise LbagentError(
-                    "agent_alive", f"the agent of {node} is alive: stop it first, or it would be seen again at once"
-                )
-            await self._in_time(self.sharing.forget(node), until)
-            await self._in_time(self.sharing.look(), until)
+        await self._decided(lambda until: self._forget(node, until))
         log.info("%s forgotten by %s", node, by)
         await self._note("forget", [], [node], by, "")
+
+    async def _forget(self, node: str, until: float) -> None:
+        view = await self._look_patiently(until)
+        if node not in view.known() and node not in view.alive:
+            raise LbagentError(
+                "unknown_node", f"no agent of {node} is remembered; there are: {', '.join(view.known())}"
+            )
+        if node in view.alive:
+            raise LbagentError(
+                "agent_alive", f"the agent of {node} is alive: stop it first, or it would be seen again at once"
+            )
+        await self._in_time(self.sharing.forget(node), until)  # first: who has a report is a member
+        if view.intent is not None and node in view.intent.members:
+            await self._in_time(self.sharing.swap(cluster.without(view.intent, node)), until)
+        await self._in_time(self.sharing.look(), until)
 
     async def _note(self, command: str, services: list[str], nodes: list[str], by: str, reason: str) -> None:
         now = self._clock()

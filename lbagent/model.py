@@ -168,7 +168,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """Everything operators asked for; ``drains`` is by node, then service.
 
     ``trail`` has the last revisions of the shared intent, where there is one: its own, or the one that this follows.
-    ``exceptions`` (by subject: ``service`` or ``node/service``) belong to an HAProxy that follows a shared intent.
+    ``exceptions`` (by subject: ``service`` or ``node/service``) belong to an HAProxy that follows a shared intent;
+    ``members`` are the nodes whose HAProxies do, so that a command misses none of them whatever etcd has lost.
     """
 
     revision: int = 0
@@ -176,6 +177,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     drains: dict[str, dict[str, Drain]] = {}
     trail: tuple[Stamp, ...] = ()  # the newest at the end
     exceptions: dict[str, Exceptional] = {}
+    members: tuple[str, ...] = ()
 
     @property
     def followed(self) -> Stamp | None:

@@ -12,7 +12,7 @@ from .barrier import Key
 from .changes import Decision
 from .cluster import View, pending
 from .errors import Exit
-from .model import Intent, Mode, Observed, Phase, Stream
+from .model import Intent, Mode, Observed, Phase, Stamp, Stream
 
 PATIENCE = 5  # seconds without an answer before HAProxy is taken for down: a new worker may be starting slowly
 GRACE = 10  # seconds after --kill's deadline for the cut sessions to be gone
@@ -38,6 +38,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     exit: int | None = None
     ended: float | None = None
     local: bool = False  # about this HAProxy alone
+    stamp: Stamp | None = None  # the shared revision that it was stored as
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -65,10 +66,18 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def begin(
-    number: str, decision: Decision, revision: int, by: str, reason: str, now: float, local: bool = False
+    number: str,
+    decision: Decision,
+    revision: int,
+    by: str,
+    reason: str,
+    now: float,
+    local: bool = False,
+    stamp: Stamp | None = None,
 ) -> Operation:
     return Operation(
         local=local,
+        stamp=stamp,
         id=number,
         command=decision.command,
         by=by,
@@ -112,7 +121,7 @@ def _elsewhere(operation: Operation, at: Situation) -> tuple[list[str], list[str
     """(what the other HAProxies have open, which are away)."""
     if at.view is None or operation.local:
         return [], []
-    return pending(at.view, at.node, operation.revision, operation.subjects)
+    return pending(at.view, at.node, at.intent, operation.stamp, operation.subjects)
 
 
 def open_lines(at: Situation) -> dict[str, tuple[str, ...]]:

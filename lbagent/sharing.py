@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from msgspec.structs import replace
 
-from .cluster import Member, View, skewed
+from .cluster import Member, View, descends, newer, skewed
 from .errors import StoreError
-from .model import Shared
+from .model import Intent, Shared
 from .store import Store
 from .when import iso
 
@@ -30,9 +30,9 @@ class SharedStore(Store[Shared], Protocol):
     @property
     def rival(self) -> bool: ...
     async def look(self) -> View: ...
+    async def glance(self) -> list[Shared]: ...
     async def swap(self, expected: int, intent: Shared, healthy: bool = False) -> Shared: ...
     async def report(self, member: Member, sick: tuple[str, ...]) -> None: ...
-    async def remember(self, members: Iterable[Member]) -> None: ...
     async def renew(self) -> None: ...
     async def forget(self, node: str) -> None: ...
     def close(self) -> None: ...
@@ -56,10 +56,6 @@ class Sharing:
         """What the store holds now; StoreError names it, and from then on this agent is alone."""
         try:
             view = await self._store.look()
-            if lost := self._lost(view):
-                log.warning("etcd has lost the agents, those of %s are put back", ", ".join(sorted(lost)))
-                await self._store.remember(lost.values())
-                view = replace(view, members=view.members | lost)
         except StoreError as error:
             if self.alone_since is None:
                 self.alone_since = self._clock()
@@ -74,16 +70,6 @@ class Sharing:
         self.view = view
         return view
 
-    def _lost(self, view: View) -> dict[str, Member]:
-        """Reports that are gone together with our own: etcd was emptied, for nobody forgets an agent that is alive.
-
-        Without them a command would not wait for an HAProxy whose agent is away, nor name it.
-        """
-        before = self.view.members if self.view else {}
-        if self._node not in before or self._node in view.members:
-            return {}
-        return {node: member for node, member in before.items() if node != self._node and node not in view.members}
-
     def _compare_clocks(self, view: View) -> None:
         """A report that has come between two looks of late was written about now."""
         before, began = self.view, self._looked_at
@@ -94,6 +80,16 @@ class Sharing:
                 if abs(ahead) > SKEW and abs(self.skew.get(node, 0.0)) <= SKEW:
                     log.warning("the clock of %s differs by %.0f s from this one", node, ahead)
                 self.skew[node] = ahead
+
+    async def glance(self, mine: Intent) -> bool:
+        """While alone: whether a member of etcd holds what has come of ``mine`` meanwhile, which then is in sight."""
+        held = [shared for shared in await self._store.glance() if descends(shared, mine) and newer(shared, mine)]
+        if not held or self.alone_since is None:
+            return False
+        best = max(held, key=lambda shared: shared.revision)
+        if self.view is None or self.view.intent is None or newer(best, self.view.intent):
+            self.view = replace(self.view or View(), intent=best)
+        return True
 
     async def swap(self, intent: Shared, healthy: bool = False) -> Shared:
         """Store ``intent`` in place of the one last seen; Conflict when there is another by now."""
@@ -149,6 +145,6 @@ class Sharing:
             f"the clock of {node} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this one: "
             "windows and Retry-After differ by that"
             for node, ahead in sorted(self.skew.items())
-            if abs(ahead) > SKEW and self.view is not None and node in self.view.members
+            if abs(ahead) > SKEW and self.view is not None and node in self.view.known()
         ]
         return "; ".join(found)

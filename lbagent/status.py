@@ -96,7 +96,7 @@ def status(  # noqa: PLR0913 what is shown comes from as many owners
 
 def agents(view: View, node: str, own: Member, alone: bool) -> list[dict[str, Any]]:
     """Every HAProxy ever seen; this one as it is now. One that is ``alone`` sees no other alive."""
-    shown = view.members | {node: own}
+    shown = view.known() | {node: own}
     return [
         {
             "node": name,

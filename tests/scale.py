@@ -184,9 +184,8 @@ class World:
         for event in events:
             if value := event["kv"].get("value"):
                 told = json.loads(value)
-                self.reports.append(
-                    Report(time.monotonic(), told["node"], told.get("revision", -1), told.get("open", {}))
-                )
+                revision = (told.get("followed") or {"revision": -1})["revision"]
+                self.reports.append(Report(time.monotonic(), told["node"], revision, told.get("open", {})))
 
     def grow(self, count: int) -> None:
         """So many agents, all of one mind."""
@@ -203,7 +202,12 @@ class World:
     def _agree(self) -> bool:
         status = self.agents[0].status()
         seen = [a for a in status["agents"] if a["alive"] and a["in_sync"] and a["revision"] == status["revision"]]
-        return len(seen) == len(self.agents)
+        return len(seen) == len(self.agents) and self._joined() == {agent.name for agent in self.agents}
+
+    def _joined(self) -> set[str]:
+        """Those in the shared intent: each that joins makes a revision, which every other one confirms."""
+        held = self.etcd.get(f"{PREFIX}/intent")
+        return set(json.loads(held[0])["intent"]["members"]) if held else set()
 
     def truth(self, word: str = "") -> dict[str, dict[str, Any]]:
         """What each agent's stand-in holds."""

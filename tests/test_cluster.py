@@ -179,6 +179,7 @@ def test_an_exception_and_the_trail_survive_in_haproxys_map():
         services={"nova": DOWN},
         drains={"ctl1": {"nova": drain()}},
         trail=(Stamp(2, "ab"), Stamp(3, "cd")),
+        members=("ctl1", "ctl2"),
         exceptions={
             "keystone": Exceptional(revision=3, service=DOWN),
             "ctl2/nova": Exceptional(revision=3, drain=drain()),
@@ -238,8 +239,9 @@ def test_an_haproxy_that_was_alone_brings_its_restrictions():
 
 
 def members(**each: dict[str, object]) -> View:
-    made = {n: Member(**({"node": n, "revision": 1, "in_sync": True, "up": True} | facts)) for n, facts in each.items()}
-    return View(members=made, alive=frozenset(made))
+    usual = {"followed": Stamp(1, "1"), "in_sync": True, "up": True}
+    made = {n: Member(**({"node": n} | usual | facts)) for n, facts in each.items()}
+    return View(intent=shared_with(), members=made, alive=frozenset(made))
 
 
 def test_a_node_comes_back_when_every_haproxy_finds_it_well():
@@ -247,7 +249,8 @@ def test_a_node_comes_back_when_every_haproxy_finds_it_well():
     well = {"well": ("ctl1",)}
     assert step(shared, members(ctl1=well, ctl2={}), NOW) == shared
     assert step(shared, members(ctl1=well, ctl2=well), NOW).drains["ctl1"]["nova"].phase is RD
-    assert step(shared, members(ctl1=well, ctl2=well | {"revision": 0}), NOW) == shared
+    assert step(shared, members(ctl1=well, ctl2=well | {"followed": Stamp(0, "0")}), NOW) == shared
+    assert step(shared, members(ctl1=well, ctl2=well | {"followed": Stamp(1, "another")}), NOW) == shared
     assert step(shared, members(ctl1=well, ctl2={}), NOW + 60).drains["ctl1"]["nova"].phase is H
     down = members(ctl1=well, ctl2={"up": False})
     assert step(shared, down, NOW).drains["ctl1"]["nova"].phase is RD
@@ -278,21 +281,73 @@ def test_nobody_lets_a_node_in_alone():
     assert together(Intent(exceptions={"ctl1/nova": Exceptional(revision=5)}), shared) == frozenset()
 
 
+def waits(view: View, named: list[str], asked: Stamp | None = None) -> tuple[list[str], list[str]]:
+    mine = Intent(trail=view.intent.trail if view.intent else ())
+    return pending(view, "ctl1", mine, asked or Stamp(1, "1"), named)
+
+
 def test_who_is_waited_for_and_who_is_away():
     view = members(
         ctl1={},
-        ctl2={"revision": 1, "open": {"nova": ("nova: 2 requests",)}},
-        ctl3={"revision": 0, "trouble": "disk full"},
+        ctl2={"open": {"nova": ("nova: 2 requests",)}},
+        ctl3={"followed": None, "trouble": "disk full"},
         ctl4={"up": False},
         ctl5={},
     )
     view = replace(view, alive=view.alive - {"ctl5"})
-    waiting, away = pending(view, "ctl1", 1, ["nova"])
+    waiting, away = waits(view, ["nova"])
     assert waiting == ["ctl2: nova: 2 requests", "ctl3: revision 1 is not in force there yet: disk full"]
     assert [line.split(":")[0].split()[0] for line in away] == ["ctl4", "ctl5"]
     assert "lbctl forget ctl5" in away[1]
-    assert pending(view, "ctl1", 1, ["keystone"])[0] == waiting[1:]
-    assert "etcd is gone" in pending(replace(view, trouble="etcd is gone"), "ctl1", 1, ["nova"])[0][0]
+    assert waits(view, ["keystone"])[0] == waiting[1:]
+    assert "etcd is gone" in waits(replace(view, trouble="etcd is gone"), ["nova"])[0][0]
+
+
+def test_a_report_of_another_history_confirms_nothing():
+    """Its revision is the higher one, and none of ours."""
+    view = members(ctl1={}, ctl2={"followed": Stamp(9, "lost")})
+    assert waits(view, ["nova"])[0] == ["ctl2: revision 1 is not in force there yet"]
+    assert waits(replace(view, intent=None), ["nova"])[0]
+
+
+def test_what_a_backup_holds_confirms_nothing_until_it_is_mended():
+    """Its reports agree with its intent, and both are from before the command."""
+    old = members(ctl1={}, ctl2={})
+    new = stored(share(old.intent.with_service("nova", DOWN), old.intent, ["nova"], "ctl1", NOW))
+    assert "put back" in pending(old, "ctl1", followed(new), new.followed, ["nova"])[0][0]
+
+
+def test_where_the_asked_revision_itself_was_lost_what_took_its_place_is_waited_for():
+    after = stored(stored(shared_with({"nova": DOWN}, named=("nova",))))
+    view = replace(members(ctl1={}, ctl2={"followed": after.trail[1]}), intent=after)
+    assert waits(view, ["nova"], Stamp(2, "lost"))[0]
+    view = replace(members(ctl1={}, ctl2={"followed": after.trail[2]}), intent=after)
+    assert waits(view, ["nova"], Stamp(2, "lost")) == ([], [])
+
+
+def test_a_member_whose_report_etcd_has_lost_is_away_and_not_forgotten():
+    view = members(ctl1={})
+    view = replace(view, intent=cluster.joined(view.intent, ["ctl2"]))
+    assert [line.split(":")[0] for line in waits(view, ["nova"])[1]] == ["ctl2 is away"]
+    back, _ = mend(None, followed(view.intent), NOW)
+    assert "ctl2" in back.members
+    assert "ctl2" not in cluster.without(view.intent, "ctl2").members
+
+
+def test_what_differs_by_local_is_told():
+    view = members(ctl1={}, ctl2={"exceptions": ("nova",)})
+    assert waits(view, ["keystone"]) == ([], [])
+    assert "ctl2: nova differs there by --local" in waits(view, ["nova"])[1][0]
+
+
+def test_an_opening_made_alone_does_not_outlive_the_command_of_another_history():
+    """Its revision is higher than that of the command, which it therefore seems to come after."""
+    first = shared_with({"nova": DOWN})
+    alone = followed(stored(stored(stored(first), "a"), "a")).with_service("nova", None)
+    alone = replace(alone, exceptions={"nova": Exceptional(revision=alone.followed.revision, service=DOWN, alone=True)})
+    theirs = stored(share(stored(first, "b"), stored(first, "b"), ("nova",), "ctl1", NOW), "b")
+    assert theirs.touched["nova"] < alone.followed.revision
+    assert followed(theirs, alone).services["nova"].mode is Mode.DOWN
 
 
 # ------------------------------------------------------------------------------------------- commands
@@ -345,13 +400,17 @@ STRICT = cluster.STRICT
 class Plane(RuleBasedStateMachine):
     """Three HAProxies and a store that is emptied and restored: no mode loosens but by a later command.
 
-    A mode's reason carries the number of the command that asked for it.
+    A mode's reason carries the number of the command that asked for it. And a command that has waited for everybody
+    is in force everywhere.
     """
 
     @initialize()
     def begin(self) -> None:
         self.store: Shared | None = None
-        self.copies: list[Shared | None] = [None]
+        self.reports: dict[str, Member] = {}
+        self.alive: set[str] = set()
+        self.copies: list[tuple[Shared | None, dict[str, Member]]] = [(None, {})]
+        self.commands: dict[str, tuple[int, int, Mode, Stamp, tuple[str, ...]]] = {}  # the last about each service
         self.mine = [Intent() for _ in range(3)]
         self.number = 0
         self.asked: dict[str, list[tuple[int, Mode]]] = {name: [] for name in SERVICES}
@@ -375,13 +434,35 @@ class Plane(RuleBasedStateMachine):
     def _mended(self, agent: int) -> bool:
         found = mend(self.store, self.mine[agent], NOW)
         if found:
-            self._put(found[0])
+            self._put(cluster.joined(found[0], [f"ctl{agent}"]))
         return found is not None
 
     @rule(agent=st.integers(0, 2))
     def look(self, agent: int) -> None:
-        if not self._mended(agent) and self.store is not None:
-            self._moved(agent, follow(self.mine[agent], self.store, TOPOLOGY, SEEN, NOW))
+        if self._mended(agent) or self.store is None:
+            return
+        if f"ctl{agent}" not in self.store.members:
+            self._put(cluster.joined(self.store, [f"ctl{agent}"]))
+        self._moved(agent, follow(self.mine[agent], self.store, TOPOLOGY, SEEN, NOW))
+
+    @rule(agent=st.integers(0, 2))
+    def report(self, agent: int) -> None:
+        """What it has in force, which may be long gone from etcd."""
+        mine = self.mine[agent]
+        told = Member(node=f"ctl{agent}", followed=mine.followed, up=True, exceptions=tuple(mine.exceptions))
+        self.reports[told.node] = told
+        self.alive.add(told.node)
+
+    @rule(name=st.sampled_from(SERVICES))
+    def wait(self, name: str) -> None:
+        """The command ends well only where the asker, and all whom it knew, do as it says."""
+        if name not in self.commands or self.asked[name][-1][0] != self.commands[name][0]:
+            return
+        _, agent, mode, stamp, known = self.commands[name]
+        modes = [m.services[name].mode if name in m.services else Mode.UP for m in self.mine]
+        view = View(intent=self.store, members=self.reports, alive=frozenset(self.alive))
+        if modes[agent] is mode and pending(view, f"ctl{agent}", self.mine[agent], stamp, (name,)) == ([], []):
+            assert all(modes[i] is mode for i in range(3) if f"ctl{i}" in known), (name, mode, modes)
 
     @rule(agent=st.integers(0, 2), name=st.sampled_from(SERVICES), mode=st.sampled_from(Mode))
     def command(self, agent: int, name: str, mode: Mode) -> None:
@@ -391,7 +472,10 @@ class Plane(RuleBasedStateMachine):
         self.number += 1
         self.asked[name].append((self.number, mode))
         service = None if mode is Mode.UP else replace(DOWN, mode=mode, keys=(name,), reason=str(self.number))
+        number = self.number
         self._put(share(base.with_service(name, service), base, (name,), f"ctl{agent}", NOW))
+        known = (*self.store.members, *self.mine[agent].members)
+        self.commands[name] = (number, agent, mode, self.store.followed, known)
         self.look(agent)
 
     @rule(agent=st.integers(0, 2), name=st.sampled_from(SERVICES), mode=st.sampled_from(Mode))
@@ -408,13 +492,14 @@ class Plane(RuleBasedStateMachine):
 
     @rule()
     def snapshot(self) -> None:
-        self.copies.append(self.store)
+        self.copies.append((self.store, dict(self.reports)))
 
     @rule(which=st.integers(0, 50))
     def restore(self, which: int) -> None:
         """An older backup; a newer one than that, once it has been lived with, cannot be told from commands."""
         del self.copies[which % len(self.copies) + 1 :]
-        self.store = self.copies[-1]
+        self.store, self.reports = self.copies[-1][0], dict(self.copies[-1][1])
+        self.alive.clear()
 
     @invariant()
     def nothing_is_open_in_the_store_that_its_newest_follower_has_closed(self) -> None:

@@ -175,7 +175,48 @@ def test_a_host_that_was_cut_off_catches_up_within_two_seconds(three):
     healed = time.monotonic()
     eventually(lambda: last.haproxy.server("nova/ctl1")["srv_admin_state"] == "8", three.log, 10)
     assert time.monotonic() - healed < 2.0
+    eventually(three.etcd_answers, "etcd has elected a leader", 15)  # the member that was cut off asks for an election
     two.agent.ok("ready", "ctl1", "--timeout", "20s")
+
+
+@pytest.mark.slow
+def test_what_one_member_of_etcd_holds_is_caught_up_with_though_there_is_no_leader(three):
+    one, _, last = three.hosts
+    three.net.cut("ctl3")
+    assert one.agent.lbctl("drain", "ctl1").returncode == 7
+    assert last.haproxy.server("nova/ctl1")["srv_admin_state"] == "0"
+    three.etcd["ctl1"].kill()
+    three.etcd["ctl3"].kill()
+    three.net.heal("ctl3")
+    eventually(lambda: last.haproxy.server("nova/ctl1")["srv_admin_state"] == "8", three.log, 2.0)
+    assert "alone since" in last.agent.status()["trouble"]
+    assert "etcd" in last.agent.lbctl("ready", "ctl1").stderr
+    assert [h.haproxy.server("nova/ctl1")["srv_admin_state"] for h in three.hosts] == ["8"] * 3
+    for name in ("ctl1", "ctl3"):
+        three.etcd[name].start()
+    eventually(lambda: three.etcd_answers() and three.agree(), lambda: "all agree again" + three.log(), 30)
+    one.agent.ok("ready", "ctl1")
+
+
+@pytest.mark.slow
+def test_an_emptied_etcd_hides_nobody_who_is_away(three):
+    """Its HAProxy goes on serving, so no command may say that all is closed, whichever agent is asked."""
+    one, two, last = three.hosts
+    one.agent.ok("down", "keystone")
+    last.agent.kill()
+    three.ctl("del", "--prefix", "/lbagent")
+    for host, verb in ((one, "down"), (two, "read-only")):
+        done = host.agent.lbctl(verb, "nova")
+        assert (done.returncode, "ctl3 is away" in done.stderr) == (7, True), (done.stderr, three.log())
+        assert last.ask().status == 200
+    two.agent.kill()
+    three.ctl("del", "--prefix", "/lbagent")
+    two.agent.start()  # it has never seen the others' reports
+    done = two.agent.lbctl("down", "nova")
+    assert (done.returncode, "ctl3 is away" in done.stderr) == (7, True), (done.stderr, three.log())
+    last.agent.start(in_sync=False)
+    eventually(lambda: last.ask().status == 503, "it catches up", 5)
+    one.agent.ok("up", "nova", "keystone")
 
 
 @pytest.mark.slow

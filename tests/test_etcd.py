@@ -27,7 +27,7 @@ from lbagent.cluster import Member
 from lbagent.config import Endpoint, EtcdConfig
 from lbagent.errors import Conflict, StoreError
 from lbagent.etcd import EtcdStore
-from lbagent.model import Drain, Held, Mode, ServiceIntent, Shared
+from lbagent.model import Drain, Held, Mode, ServiceIntent, Shared, Stamp
 from lbagent.store import Damaged, encode
 from tests.control import PORTS, Control, Host, control
 from tests.plant import Load, eventually, free_port
@@ -312,7 +312,7 @@ class Wakes:
 
 async def test_a_sign_of_life_ends_with_the_agent_and_its_report_stays(etcd, make_store):
     one, other = make_store(etcd.port), make_store(etcd.port, node="ctl2")
-    await one.report(Member(node="ctl1", revision=7), ("nova/ctl3",))
+    await one.report(Member(node="ctl1", followed=Stamp(7, "x")), ("nova/ctl3",))
     await one.look()
     await one.renew()
     view = await other.look()
