@@ -346,7 +346,9 @@ class _Deciding:
             if self.change.force:
                 drain = replace(drain.step(Phase.RELEASED), forced=True)
             intent = intent.with_drain(node, name, drain)
-        for refs in self.topology.node_services(node).values() if not drains else ():
+        locally = [s.removeprefix(f"{node}/") for s in self.elsewhere.exceptions if s.startswith(f"{node}/")]
+        names += [name for name in locally if name not in names and (not only or name in only)]
+        for refs in self.topology.node_services(node).values() if not names else ():
             for ref in refs:
                 seen = self.observed.server(ref)
                 if seen and seen.admin is not Admin.READY:

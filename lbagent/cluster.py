@@ -96,6 +96,7 @@ class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
     bare: dict[str, tuple[str, ...]] = {}  # service → nodes whose HAProxy has no guard for it
     clients: dict[str, tuple[int, bool]] = {}  # node → connections of clients, whether its address moves by itself
     here: Intent = Intent()  # what the asked HAProxy holds for us already
+    exceptions: tuple[str, ...] = ()  # subjects that differ somewhere by --local
 
 
 def elsewhere(view: View, me: str, here: Intent) -> Elsewhere:
@@ -108,7 +109,8 @@ def elsewhere(view: View, me: str, here: Intent) -> Elsewhere:
         for name in member.bare if member.node in view.alive and member.up else ():
             bare[name] = (*bare.get(name, ()), member.node)
     clients = {m.node: (m.clients, m.moves_address) for m in view.present()}
-    return Elsewhere(sick=sick, bare=bare, clients=clients, here=here)
+    exceptions = {s for m in view.others(me) for s in m.exceptions} | set(here.exceptions)
+    return Elsewhere(sick=sick, bare=bare, clients=clients, here=here, exceptions=tuple(sorted(exceptions)))
 
 
 # ------------------------------------------------------------------------------------------- following

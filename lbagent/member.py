@@ -329,9 +329,8 @@ class MemberAgent(Agent):
             if change.dry_run:
                 return self._dry_run(mine, decision.notes)
             await self._room_for(mine)
-        differing = {s for m in view.others(self.config.node) for s in m.exceptions} | set(self.intent.exceptions)
         try:
-            if decision.intent != base or differing & set(named):
+            if decision.intent != base or set(others.exceptions) & set(named):
                 base = await self._in_time(self.sharing.swap(shared, healthy=bool(decision.drains)), until)
         finally:
             await self._off_loop(self._balancer.release)

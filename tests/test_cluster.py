@@ -385,6 +385,15 @@ def test_a_mode_is_refused_where_one_haproxy_has_no_guard():
     ask({"services": {"nova": {"mode": "up"}}}, bare={"nova": ("ctl3",)})
 
 
+def test_ready_ends_a_drain_that_one_haproxy_was_told_local():
+    body = {"nodes": {"ctl1": {"state": "ready"}}}
+    assert ask(body).returns == ()
+    assert ask(body, exceptions=("ctl1/nova", "ctl2/keystone", "nova")).returns == (("ctl1", "nova"),)
+    assert (
+        ask({"nodes": {"ctl1": {"state": "ready", "services": ["keystone"]}}}, exceptions=("ctl1/nova",)).returns == ()
+    )
+
+
 def test_a_drain_says_whose_clients_patching_would_cut():
     notes = ask({"nodes": {"ctl1": {"state": "drained"}}}, clients={"ctl1": (12, False), "ctl2": (3, False)}).notes
     assert [n for n in notes if "12 client connections" in n and "vip_track_file" in n]
