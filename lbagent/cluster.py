@@ -143,6 +143,21 @@ def restricts(subject: str, mine: Intent, shared: Intent) -> bool:
     return _strict(mine.services.get(name)) > _strict(shared.services.get(name))
 
 
+def unshared(subject: str, mine: Intent, shared: Shared) -> bool:
+    """Restricted here ``--local`` while etcd was away, and no command for all has taken that up yet.
+
+    Though the shared intent say the same by now: it may be an older one, that is put back in a moment.
+    """
+    exception = mine.exceptions.get(subject)
+    if exception is None or not exception.alone or not excepted(subject, mine, shared):
+        return False
+    node, slash, name = subject.rpartition("/")
+    if slash:
+        return _out(mine.drains.get(node, {}).get(name))
+    strictness = _strict(mine.services.get(name))
+    return strictness > 0 and strictness >= _strict(shared.services.get(name))
+
+
 def _strict(service: ServiceIntent | None) -> int:
     return STRICT[service.mode] if service is not None else 0
 
@@ -160,8 +175,13 @@ def excepted(subject: str, mine: Intent, shared: Shared) -> bool:
     return shared.touched.get(subject, 0) <= exception.revision
 
 
-def follow(mine: Intent, shared: Shared, topology: Topology, observed: Observed, now: float) -> Intent:
-    """This HAProxy's own intent once it follows ``shared``; the same object when it does already."""
+def follow(
+    mine: Intent, shared: Shared, topology: Topology, observed: Observed, now: float, live: bool = True
+) -> Intent:
+    """This HAProxy's own intent once it follows ``shared``; the same object when it does already.
+
+    ``live``: ``shared`` is what the store holds, not only what was seen there last.
+    """
     forked = mine.followed is not None and not descends(shared, mine)
     if forked and mine.exceptions:
         # Another history: its commands may be older than the exceptions, or newer, so the stricter of both wins.
@@ -172,17 +192,19 @@ def follow(mine: Intent, shared: Shared, topology: Topology, observed: Observed,
     for subject in sorted(subjects(mine) | subjects(shared) | set(mine.exceptions)):
         node, slash, name = subject.rpartition("/")
         differs = excepted(subject, mine, shared)
+        if unshared(subject, mine, shared):
+            kept[subject] = _kept(subject, mine, shared, live)
         if not slash:
             asked = shared.services.get(name)
             before = out.services.get(name)
             if differs and _strict(asked) != _strict(before):
-                kept[subject] = _kept(subject, mine, shared)
+                kept[subject] = _kept(subject, mine, shared, live)
                 continue
             out = out.with_service(name, _service_here(name, asked, before, topology))
         else:
             wanted, held = shared.drains.get(node, {}).get(name), out.drains.get(node, {}).get(name)
             if differs and _out(wanted) is not _out(held):
-                kept[subject] = _kept(subject, mine, shared)
+                kept[subject] = _kept(subject, mine, shared, live)
                 continue
             fresh = forked or mine.followed is None or shared.touched.get(subject, 0) > mine.followed.revision
             drain = _drain_here(wanted, held, fresh, subject, topology, observed, out, now)
@@ -191,10 +213,12 @@ def follow(mine: Intent, shared: Shared, topology: Topology, observed: Observed,
     return mine if out == mine else out
 
 
-def _kept(subject: str, mine: Intent, shared: Shared) -> Exceptional:
+def _kept(subject: str, mine: Intent, shared: Shared, live: bool) -> Exceptional:
     """The exception, with what the shared intent says by now."""
     node, slash, name = subject.rpartition("/")
     exception = mine.exceptions[subject]
+    if not live:
+        return exception
     return Exceptional(
         revision=exception.revision if exception.met else shared.revision,
         alone=exception.alone,

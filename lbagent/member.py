@@ -156,7 +156,8 @@ class MemberAgent(Agent):
         view = self.sharing.view
         if view is None or view.intent is None or cluster.mend(view.intent, self.intent, self._clock()):
             return
-        mine = cluster.follow(self.intent, view.intent, self.topology, self.observed, self._clock())
+        live = self.sharing.alone_since is None
+        mine = cluster.follow(self.intent, view.intent, self.topology, self.observed, self._clock(), live)
         if mine is self.intent:
             return
         before = self.intent
@@ -374,13 +375,9 @@ class MemberAgent(Agent):
 
     async def _share_exceptions(self, view: View) -> None:
         """What was restricted by ``--local`` while alone becomes everyone's, if it may; all else stays an exception."""
-        for subject, exception in self.intent.exceptions.items():
-            if not exception.alone:
-                continue
+        for subject in self.intent.exceptions:
             shared = view.intent or Shared()
-            if not cluster.excepted(subject, self.intent, shared):
-                continue
-            if not cluster.restricts(subject, self.intent, shared):
+            if not cluster.unshared(subject, self.intent, shared):
                 continue
             node, slash, name = subject.rpartition("/")
             now = self._clock()

@@ -173,6 +173,21 @@ def test_an_exception_that_everyone_shares_by_now_is_none():
     assert followed(shared, mine).exceptions == {}
 
 
+@pytest.mark.parametrize("node", ["", "ctl1/"])
+def test_what_was_restricted_alone_lasts_though_the_last_known_intent_says_the_same(node):
+    """Elsewhere it may have been opened since, by a command that is older."""
+    shared = shared_with({"nova": DOWN}, {"nova": drain()})
+    subject = f"{node}nova"
+    mine = replace(followed(shared), exceptions={subject: Exceptional(revision=shared.revision, alone=True)})
+    mine = follow(mine, shared, TOPOLOGY, SEEN, NOW, live=False)
+    opened = shared.with_service("nova", None).with_drain("ctl1", "nova", None)
+    kept = followed(stored(share(opened, shared, (subject,), "ctl2", NOW)), mine)
+    assert (kept.drains["ctl1"]["nova"].phase is H) if node else (kept.services["nova"].mode is Mode.DOWN)
+    assert kept.exceptions[subject].met
+    taken_up = stored(share(shared, shared, (subject,), "ctl2", NOW))
+    assert followed(taken_up, mine).exceptions == {}
+
+
 def test_an_exception_and_the_trail_survive_in_haproxys_map():
     mine = Intent(
         revision=4,
@@ -452,7 +467,11 @@ class Plane(RuleBasedStateMachine):
             return
         if f"ctl{agent}" not in self.store.members:
             self._put(cluster.joined(self.store, [f"ctl{agent}"]))
-        self._moved(agent, follow(self.mine[agent], self.store, TOPOLOGY, SEEN, NOW))
+        mine = follow(self.mine[agent], self.store, TOPOLOGY, SEEN, NOW)
+        self._moved(agent, mine)
+        for name in [s for s in mine.exceptions if cluster.unshared(s, mine, self.store)]:
+            after = self.store.with_service(name, mine.services[name])
+            self._put(share(after, self.store, (name,), f"ctl{agent}", NOW))
 
     @rule(agent=st.integers(0, 2))
     def report(self, agent: int) -> None:
@@ -495,7 +514,9 @@ class Plane(RuleBasedStateMachine):
         service = None if mode is Mode.UP else replace(DOWN, mode=mode, keys=(name,), reason=str(self.number))
         followed = self.mine[agent].followed
         met = self.store is not None and followed == self.store.followed
-        exception = Exceptional(revision=followed.revision if followed else 0, service=base.services.get(name), met=met)
+        exception = Exceptional(
+            revision=followed.revision if followed else 0, service=base.services.get(name), met=met, alone=not met
+        )
         mine = self.mine[agent].with_service(name, service)
         self._moved(agent, replace(mine, exceptions=mine.exceptions | {name: exception}))
 
@@ -517,6 +538,21 @@ class Plane(RuleBasedStateMachine):
                 for name, service in mine.services.items():
                     there = self.store.services.get(name)
                     assert name in mine.exceptions or (there and STRICT[there.mode] >= STRICT[service.mode])
+
+
+def test_a_backup_that_agrees_with_a_local_restriction_does_not_end_it():
+    """The command that opened it is older than the restriction, and put back after."""
+    plane = Plane()
+    plane.begin()
+    plane.command(1, "nova", Mode.DOWN)
+    plane.look(0)
+    plane.snapshot()
+    plane.command(1, "nova", Mode.UP)
+    plane.local(0, "nova", Mode.DOWN)
+    plane.restore(1)
+    for agent in (0, 1, 0, 1, 0):
+        plane.look(agent)
+    assert [m.services["nova"].mode for m in plane.mine[:2]] == [Mode.DOWN] * 2
 
 
 Plane.TestCase.settings = examples(300)
