@@ -144,7 +144,7 @@ def restricts(subject: str, mine: Intent, shared: Intent) -> bool:
 
 
 def unshared(subject: str, mine: Intent, shared: Shared) -> bool:
-    """Restricted here ``--local`` while etcd was away, and no command for all has taken that up yet.
+    """Restricted here ``--local`` while etcd was away, and not taken up for all yet.
 
     Though the shared intent say the same by now: it may be an older one, that is put back in a moment.
     """
@@ -156,6 +156,13 @@ def unshared(subject: str, mine: Intent, shared: Shared) -> bool:
         return _out(mine.drains.get(node, {}).get(name))
     strictness = _strict(mine.services.get(name))
     return strictness > 0 and strictness >= _strict(shared.services.get(name))
+
+
+def taken_up(mine: Intent, subject: str) -> Intent:
+    """An exception that the shared intent says for all by now."""
+    exception = mine.exceptions.get(subject)
+    ended = {subject: replace(exception, alone=False)} if exception is not None else {}
+    return replace(mine, exceptions=mine.exceptions | ended)
 
 
 def _strict(service: ServiceIntent | None) -> int:
@@ -461,6 +468,8 @@ def pending(
     shared = view.intent
     if shared is None or not descends(shared, mine):
         return ["etcd has lost what is in force here: it is being put back"], []
+    if mine.followed != shared.followed:  # which may say something else about what was asked
+        return [f"{me}: revision {shared.revision} is not in force there yet"], []
     waiting, away = [], []
     for member in view.others(me):
         if member.node not in view.alive:

@@ -389,7 +389,10 @@ class MemberAgent(Agent):
             else:
                 mine = self.intent.services[name]
                 after = shared.with_service(name, mine)
-            await self.sharing.swap(cluster.share(after, shared, [subject], self.config.node, now), healthy=bool(slash))
+            # It ends no exception elsewhere, for it may be the older one: only a command for all does.
+            await self.sharing.swap(cluster.share(after, shared, [], self.config.node, now), healthy=bool(slash))
+            async with self._lock:
+                await self._take(cluster.taken_up(self.intent, subject))
             self._refused.pop(subject, None)
             log.warning("%s was restricted here by --local: now it is everywhere", subject)
             await self._note("reconcile", [] if slash else [name], [node] if slash else [], mine.by, mine.reason)

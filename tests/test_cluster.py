@@ -332,6 +332,15 @@ def test_what_a_backup_holds_confirms_nothing_until_it_is_mended():
     assert "put back" in pending(old, "ctl1", followed(new), new.followed, ["nova"])[0][0]
 
 
+def test_a_command_waits_until_its_own_haproxy_follows_what_the_others_confirm():
+    """They may have merged it with another history, and do something else."""
+    asked = shared_with()
+    merged = stored(stricter(asked, Shared(services={"nova": DOWN})))
+    view = replace(members(ctl1={}, ctl2={"followed": merged.followed}), intent=merged)
+    assert pending(view, "ctl1", followed(asked), asked.followed, ["nova"])[0]
+    assert pending(view, "ctl1", followed(merged), asked.followed, ["nova"]) == ([], [])
+
+
 def test_where_the_asked_revision_itself_was_lost_what_took_its_place_is_waited_for():
     after = stored(stored(shared_with({"nova": DOWN}, named=("nova",))))
     view = replace(members(ctl1={}, ctl2={"followed": after.trail[1]}), intent=after)
@@ -471,7 +480,8 @@ class Plane(RuleBasedStateMachine):
         self._moved(agent, mine)
         for name in [s for s in mine.exceptions if cluster.unshared(s, mine, self.store)]:
             after = self.store.with_service(name, mine.services[name])
-            self._put(share(after, self.store, (name,), f"ctl{agent}", NOW))
+            self._put(share(after, self.store, (), f"ctl{agent}", NOW))
+            self.mine[agent] = cluster.taken_up(self.mine[agent], name)
 
     @rule(agent=st.integers(0, 2))
     def report(self, agent: int) -> None:
