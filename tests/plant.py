@@ -351,6 +351,7 @@ class Agent:
             [*self.prefix, *self.program, "--config", str(self.config)],
             stdout=subprocess.DEVNULL,
             stderr=self.log.open("ab"),
+            start_new_session=True,
         )
         eventually(self._serves, "the agent serves", self.patience)
         if in_sync:
@@ -368,7 +369,8 @@ class Agent:
 
     def kill(self) -> None:
         if self.process:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # what it is started through may have it as a child
             self.process.wait(10)
             self.process = None
 
