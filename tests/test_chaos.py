@@ -260,7 +260,7 @@ DEFECTS = {
     "cluster.follow = lambda mine, shared, *_: replace(mine, trail=shared.trail)": [
         told("ctl1", "down", "nova", "--deadline", "5s"),
     ],
-    "cluster.mend = lambda *_: None": [
+    "cluster.mend = lambda stored, mine, now, m=cluster.mend: None if mine.followed else m(stored, mine, now)": [
         told("ctl1", "down", "nova", "--deadline", "5s"),
         Step("settle", 1.0),
         Step("intent-deleted", 0.0, {"everything": False}),
