@@ -71,13 +71,22 @@ class Entry:
 
 
 class Origin:
-    """An HTTP server that logs. ``/wait/MS`` in a path makes it take so long; ``sick`` fails ``/health``."""
+    """An HTTP server that logs; ``sick`` fails ``/health``.
+
+    ``/wait/MS`` in a path makes it take so long, unless :meth:`let_go` answers first.
+    """
 
     def __init__(self, name: str, port: int | None = None, host: str = "127.0.0.1") -> None:
         self.name, self.port, self.host = name, port or free_port(), host
         self.log: list[Entry] = []
         self.sick = False
+        self.released = threading.Event()
         self._server: _Server | None = None
+
+    def let_go(self) -> None:
+        """Answer what waits by now."""
+        released, self.released = self.released, threading.Event()
+        released.set()
 
     def start(self) -> Origin:
         self._server = _Server((self.host, self.port), _Handler, self)
@@ -138,7 +147,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         entry.body = self._body()
         parts = self.path.partition("?")[0].split("/")
         if "wait" in parts:
-            time.sleep(int(parts[parts.index("wait") + 1]) / 1000)
+            origin.released.wait(int(parts[parts.index("wait") + 1]) / 1000)
         sick = self.path == "/health" and origin.sick
         body = b"" if self.command == "HEAD" else json.dumps({"origin": origin.name}).encode()
         self.send_response(500 if sick else 200)
@@ -493,6 +502,12 @@ defaults
         return [
             e for name, origin in self.origins[node].items() if service in (None, name) for e in origin.requests(since)
         ]
+
+    def let_go(self) -> None:
+        """Answer what waits by now, on every node."""
+        for origins in self.origins.values():
+            for origin in origins.values():
+                origin.let_go()
 
     def close(self) -> None:
         self.agent.kill()

@@ -219,12 +219,14 @@ def test_a_restarted_agent_resumes_its_drain_and_deadline(plant):
 def test_a_waiting_lbctl_outlives_a_restart(plant):
     slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/8000")
+        connection.request("GET", "/wait/60000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "three requests are open")
     waiting = plant.agent.begin("drain", "ctl1")
     eventually(lambda: "waiting" in waiting.stderr.readline(), "it waits")
     plant.agent.kill()
     plant.agent.start()
+    assert waiting.poll() is None
+    plant.let_go()
     _, err = waiting.communicate(timeout=30)
     assert waiting.returncode == 0, err
     assert all(e.ended for e in plant.requests("ctl1"))
@@ -244,7 +246,7 @@ def test_a_command_that_is_overtaken_does_not_end_well(plant):
     """`lbctl down nova && migrate` must not migrate a service that somebody opened while it waited."""
     slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/8000")
+        connection.request("GET", "/wait/60000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "requests are open")
     closing, draining = plant.agent.begin("down", "nova"), plant.agent.begin("drain", "ctl1")
     for waiting in (closing, draining):

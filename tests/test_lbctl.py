@@ -168,7 +168,7 @@ def test_json_of_an_operation(shared):
 def test_detach_and_ctrl_c_leave_it_going(shared):
     slow = [http.client.HTTPConnection("127.0.0.1", shared.port["nova"], timeout=20) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/8000")
+        connection.request("GET", "/wait/60000")
     eventually(lambda: shared.agent.service("nova")["sessions"] == 3, "three requests are open")
     assert "accepted" in shared.agent.ok("drain", "ctl1", "--detach")
     waiting = shared.agent.begin("drain", "ctl1")
@@ -179,6 +179,7 @@ def test_detach_and_ctrl_c_leave_it_going(shared):
     assert "lbctl ready ctl1" in err
     assert "Traceback" not in err
     assert shared.agent.node("ctl1")["state"] == "draining"
+    shared.let_go()
     eventually(lambda: shared.agent.node("ctl1")["state"] == "drained", "the drain went on")
     shared.agent.ok("ready", "ctl1")
 
@@ -277,7 +278,7 @@ def test_every_metric_is_served_and_promtool_is_content(shared):
     shared.agent.ok("down", "nova", "--for", "20m")
     slow = [http.client.HTTPConnection("127.0.0.1", shared.port["keystone"], timeout=20) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/8000")
+        connection.request("GET", "/wait/60000")
     eventually(lambda: shared.agent.service("keystone")["sessions"] == 3, "requests are open")
     shared.agent.ok("drain", "ctl1", "--detach")
     text = ask(shared.agent.metrics_port, path="/metrics").body.decode()
@@ -291,6 +292,7 @@ def test_every_metric_is_served_and_promtool_is_content(shared):
         ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=30, check=False
     )
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
+    shared.let_go()
     eventually(lambda: shared.agent.node("ctl1")["state"] == "drained", "the drain ends")
     shared.agent.ok("ready", "ctl1")
     shared.agent.ok("up", "nova")

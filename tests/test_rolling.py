@@ -33,12 +33,15 @@ def test_drain_waits_for_open_requests(plant):
     """A request in flight is named, and drain returns only after it has ended."""
     slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=20) for _ in range(3)]
     for connection in slow:
-        connection.request("GET", "/wait/5000")
+        connection.request("GET", "/wait/60000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "three requests are open")
-    done = plant.agent.lbctl("drain", "ctl1")
+    draining = plant.agent.begin("drain", "ctl1")
+    eventually(lambda: "nova: nova/ctl1: 1 request open" in draining.stderr.readline(), "the request is named")
+    assert draining.poll() is None
+    plant.let_go()
+    draining.communicate(timeout=20)
     returned = time.time()
-    assert done.returncode == 0
-    assert "nova: nova/ctl1: 1 request open" in done.stderr
+    assert draining.returncode == 0
     [entry] = plant.requests("ctl1")
     assert entry.ended is not None and entry.ended <= returned
     assert {connection.getresponse().status for connection in slow} == {200}
@@ -48,12 +51,13 @@ def test_deadline_leaves_it_draining(plant):
     """Exit 4 says what is open; the node goes on draining, and ends drained by itself."""
     connections = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=20) for _ in range(3)]
     for connection in connections:
-        connection.request("GET", "/wait/6000")
+        connection.request("GET", "/wait/60000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 3, "three requests are open")
     done = plant.agent.lbctl("drain", "ctl1", "--deadline", "1s")
     assert done.returncode == 4
     assert "nova: nova/ctl1: 1 request open" in done.stderr
     assert plant.agent.node("ctl1")["state"] == "draining"
+    plant.let_go()
     eventually(lambda: plant.agent.node("ctl1")["state"] == "drained", "it ends drained")
 
 
