@@ -34,6 +34,7 @@ from etcd3gw.client import Etcd3Client
 from lbagent.client import Client, NoAgent
 from lbagent.errors import Exit
 from lbagent.guard import MAP
+from lbagent.sharing import AT_REST
 from tests.bench import cpu_seconds
 from tests.plant import Agent, eventually, free_port
 
@@ -204,6 +205,15 @@ class World:
         seen = [a for a in status["agents"] if a["alive"] and a["in_sync"] and a["revision"] == status["revision"]]
         return len(seen) == len(self.agents) and self._joined() == {agent.name for agent in self.agents}
 
+    def quiet(self) -> None:
+        """Nobody has anything left to tell: figures that the last revision found too early come so much later."""
+        began = time.monotonic()
+        eventually(
+            lambda: time.monotonic() - max([began, *(report.at for report in self.reports)]) > 1.2 * AT_REST,
+            "no agent reports",
+            60,
+        )
+
     def _joined(self) -> set[str]:
         """Those in the shared intent: each that joins makes a revision, which every other one confirms."""
         held = self.etcd.get(f"{PREFIX}/intent")
@@ -333,6 +343,7 @@ def check(made: World, body: dict[str, Any]) -> None:
 
 def measure(made: World, put: float, rounds: int, window: float) -> Measured:
     made.settle()
+    made.quiet()
     idle, cpu, cpu_alone = rates(made, window)
     made.truth("busy")
     time.sleep(WARM_UP)

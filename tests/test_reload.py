@@ -110,19 +110,22 @@ def test_late_requests_of_old_workers(plant):
 
 
 def test_sessions_of_old_workers_count(plant):
-    """Nine requests of six seconds, a reload: status counts them, drain waits for the node's and names the worker."""
+    """Nine slow requests, a reload: status counts them, drain waits for the node's and names the worker."""
     slow = [http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30) for _ in range(9)]
     for connection in slow:
-        connection.request("GET", "/wait/6000")
+        connection.request("GET", "/wait/60000")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 9, "nine requests are open")
     old = plant.haproxy.pid()
     plant.haproxy.reload()
     eventually(lambda: plant.agent.status()["haproxy"]["old_workers"] == 1, "an old worker is seen")
     assert plant.agent.service("nova")["sessions"] == 9
-    done = plant.agent.lbctl("drain", "ctl1")
+    draining = plant.agent.begin("drain", "ctl1")
+    eventually(lambda: f"old worker {old}" in draining.stderr.readline(), "the worker is named")
+    assert draining.poll() is None
+    plant.let_go()
+    draining.communicate(timeout=20)
     returned = time.time()
-    assert done.returncode == 0
-    assert f"old worker {old}" in done.stderr
+    assert draining.returncode == 0
     assert [e.ended is not None and e.ended <= returned for e in plant.requests("ctl1")] == [True] * 3
     assert {connection.getresponse().status for connection in slow} == {200}
     eventually(lambda: plant.agent.status()["haproxy"]["old_workers"] == 0, "it has ended")
@@ -143,13 +146,16 @@ def test_kill_reaches_into_old_workers(plant):
 
 def test_down_waits_for_requests_in_old_workers(plant):
     slow = http.client.HTTPConnection("127.0.0.1", plant.port["nova"], timeout=30)
-    slow.request("PUT", "/wait/6000", b"x")
+    slow.request("PUT", "/wait/60000", b"x")
     eventually(lambda: plant.agent.service("nova")["sessions"] == 1, "it is open")
     plant.haproxy.reload()
-    done = plant.agent.lbctl("down", "nova")
+    closing = plant.agent.begin("down", "nova")
+    eventually(lambda: "in old worker" in closing.stderr.readline(), "the old worker is named")
+    assert closing.poll() is None
+    plant.let_go()
+    closing.communicate(timeout=20)
     returned = time.time()
-    assert done.returncode == 0
-    assert "in old worker" in done.stderr
+    assert closing.returncode == 0
     assert all(e.ended and e.ended <= returned for n in plant.nodes for e in plant.requests(n, service="nova"))
     assert slow.getresponse().status == 200
 
