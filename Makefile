@@ -80,10 +80,10 @@ lint: setup ## style, types, layers
 	$(VENV)/bin/lint-imports
 
 bench: setup ## what the guard costs per request
-	$(VENV)/bin/python -m tests.bench
+	$(VENV)/bin/python -m tests.measure.bench
 
 scale: setup ## what 50 agents cost on one etcd; AGENTS="3 10 25 50"
-	$(VENV)/bin/python -m tests.scale --agents $(or $(AGENTS),3 10 25 50)
+	$(VENV)/bin/python -m tests.measure.scale --agents $(or $(AGENTS),3 10 25 50)
 
 # An installation for the system: a virtual environment that depends on nothing in this checkout, the units, the
 # configuration where there is none. With DESTDIR nothing outside it is touched, and paths are as they will be without it.

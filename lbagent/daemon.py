@@ -15,18 +15,20 @@ import click
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from . import __version__, guard, notify
-from .agent import Agent
-from .api import Api
-from .balancer import Balancer
-from .config import DEFAULT_PATH, Config, ConfigError, load
-from .errors import Exit
-from .history import History
-from .member import MemberAgent
-from .metrics import Metrics
-from .model import GUARD_GONE
-from .sharing import Sharing
-from .store import FileStore
+from lbagent import __version__
+from lbagent import systemd as notify
+from lbagent.agent.agent import Agent
+from lbagent.agent.member import MemberAgent
+from lbagent.agent.sharing import Sharing
+from lbagent.control.api import Api
+from lbagent.errors import Exit
+from lbagent.guard import guard
+from lbagent.haproxy.balancer import Balancer
+from lbagent.metrics import Metrics
+from lbagent.model.intent import GUARD_GONE
+from lbagent.settings.config import DEFAULT_PATH, Config, ConfigError, load
+from lbagent.store.history import History
+from lbagent.store.store import FileStore
 
 log = logging.getLogger("lbagent")
 
@@ -121,7 +123,7 @@ def _agent(config: Config) -> Agent:
     history = History(Path(config.store.path).with_name("history.jsonl"))
     if config.store.etcd is None:
         return Agent(config, store, balancer, history, secret_digest(config))
-    from .etcd import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
+    from lbagent.store.etcd import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
 
     sharing = Sharing(EtcdStore(config.store.etcd, config.node), config.node)
     return MemberAgent(config, store, balancer, history, sharing, secret_digest(config))

@@ -9,15 +9,18 @@ from typing import Literal
 
 import msgspec
 
-from . import adopt, discovery, files, guard
-from .adopt import Reading, Route
-from .balancer import FILES, Balancer
-from .config import Config
-from .errors import HAProxyError, StoreError
-from .haproxy import AdminSocket
-from .model import Observed
-from .topology import Service, Topology, topology
-from .workers import Master
+from lbagent import files
+from lbagent.errors import HAProxyError, StoreError
+from lbagent.guard import guard
+from lbagent.haproxy.balancer import FILES, Balancer
+from lbagent.haproxy.runtime import AdminSocket
+from lbagent.haproxy.workers import Master
+from lbagent.haproxy_cfg import adopt
+from lbagent.haproxy_cfg.adopt import Reading, Route
+from lbagent.model.observed import Observed
+from lbagent.settings.config import Config
+from lbagent.topology import discovery
+from lbagent.topology.resolve import Service, Topology, topology
 
 OLDEST = (2, 4)
 READS_WHAT_IT_REFUSES = (3, 0)
@@ -250,7 +253,7 @@ def _etcd(config: Config) -> list[Finding]:
     """Every endpoint by itself: failover hides one that is wrong until it is needed."""
     if config.store.etcd is None:
         return []
-    from .etcd import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
+    from lbagent.store.etcd import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
 
     findings = []
     for endpoint in config.store.etcd.endpoints:

@@ -11,9 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from . import __version__
-from .agent import Agent
-from .model import Admin, Mode, NodeState
+from lbagent import __version__
+from lbagent.agent.agent import Agent
+from lbagent.model.intent import Mode
+from lbagent.model.servers import Admin, NodeState
 
 
 class Metrics(Collector):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.plant import Plant
+from tests.lab.plant import Plant
 
 
 @pytest.fixture

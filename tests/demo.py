@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from tests.plant import BIN, Answer, Load, Plant, ask, eventually, plant
+from tests.lab.plant import BIN, Answer, Load, Plant, ask, eventually, plant
 
 SPREAD = 2  # seconds; small, so that a few seconds of countdown show
 WINDOW = 1200  # seconds; --for 20m

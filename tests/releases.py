@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.test_boot import cached, do
+from tests.system.test_boot import cached, do
 
 RELEASES = ("bookworm", "trixie", "sid")
 
@@ -68,7 +68,7 @@ def main(release: str, *pytest: str) -> int:
             program.chmod(0o755)
         environment |= {"LBAGENT_TEST_HAPROXY": str(program), "PATH": f"{folder}:{os.environ['PATH']}"}
         print(do(program, "-v").splitlines()[0], flush=True)
-        tests = [f"tests/test_{name}.py" for name in REAL]
+        tests = [f"tests/one_haproxy/test_{name}.py" for name in REAL]
         command = [Path(sys.executable).parent / "pytest", "-n", "2", *tests, *pytest]
         return subprocess.run(command, env=environment, check=False).returncode
 

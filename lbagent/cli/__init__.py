@@ -7,9 +7,9 @@ import sys
 
 import click
 
-from .. import __version__
-from ..client import DEFAULT_SOCKET
-from ..errors import Exit
+from lbagent import __version__
+from lbagent.control.client import DEFAULT_SOCKET
+from lbagent.errors import Exit
 
 VERBS = {
     # verb: (module, attribute, help)

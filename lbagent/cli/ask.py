@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ..client import PATIENCE, Client, NoAgent, NotPermitted, Refused
-from ..errors import CODES, Exit
+from lbagent.control.client import PATIENCE, Client, NoAgent, NotPermitted, Refused
+from lbagent.errors import CODES, Exit
 
 F = TypeVar("F", bound=Callable[..., Any])
 

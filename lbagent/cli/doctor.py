@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from ..client import Client, NoAgent, NotPermitted, Refused
-from ..config import DEFAULT_PATH, Config, ConfigError, load, parse
-from ..doctor import Finding, examine
-from ..errors import Exit
+from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
+from lbagent.doctor import Finding, examine
+from lbagent.errors import Exit
+from lbagent.settings.config import DEFAULT_PATH, Config, ConfigError, load, parse
 
 COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "wrong": "red"}
 

@@ -8,14 +8,24 @@ from typing import NoReturn
 
 import click
 
-from lbagent import adopt as adoption
-from lbagent import blocks, guard
-from lbagent.candidate import Change, CheckUnavailable, Meanwhile, Rejected, lay_down, put, rehearse, take_up
-from lbagent.config import DEFAULT_PATH, Config, ConfigError, load, parse
 from lbagent.errors import Exit
-from lbagent.fields import NAME
 from lbagent.files import configuration, text
-from lbagent.hapcfg import File
+from lbagent.guard import guard
+from lbagent.haproxy_cfg import adopt as adoption
+from lbagent.haproxy_cfg import blocks
+from lbagent.haproxy_cfg.candidate import (
+    Change,
+    CheckUnavailable,
+    Meanwhile,
+    Rejected,
+    lay_down,
+    put,
+    rehearse,
+    take_up,
+)
+from lbagent.haproxy_cfg.hapcfg import File
+from lbagent.settings.config import DEFAULT_PATH, Config, ConfigError, load, parse
+from lbagent.settings.fields import NAME
 
 CONFIG = click.option(
     "--config",

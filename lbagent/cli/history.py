@@ -7,9 +7,9 @@ from datetime import datetime
 
 import click
 
-from ..client import Client
-from . import ask
-from .table import columns
+from lbagent.cli import ask
+from lbagent.cli.table import columns
+from lbagent.control.client import Client
 
 
 @click.command()

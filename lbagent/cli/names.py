@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..client import DEFAULT_SOCKET, Client, NoAgent, NotPermitted, Refused
+from lbagent.control.client import DEFAULT_SOCKET, Client, NoAgent, NotPermitted, Refused
 
 
 def complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

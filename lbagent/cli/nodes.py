@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ..client import Client
-from . import ask
-from .names import complete_node, complete_service
+from lbagent.cli import ask
+from lbagent.cli.names import complete_node, complete_service
+from lbagent.control.client import Client
 
 
 @click.command()

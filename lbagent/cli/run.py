@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ..errors import Exit
-from . import ask
-from .names import complete_node, complete_service
+from lbagent.cli import ask
+from lbagent.cli.names import complete_node, complete_service
+from lbagent.errors import Exit
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

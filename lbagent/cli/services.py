@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from . import ask
-from .names import complete_service
+from lbagent.cli import ask
+from lbagent.cli.names import complete_service
 
 
 def _closing(mode: str, help_text: str, done: str) -> click.Command:

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from ..client import Client
-from . import ask
-from .table import columns
+from lbagent.cli import ask
+from lbagent.cli.table import columns
+from lbagent.control.client import Client
 
 COLOURS = {
     "up": "green",

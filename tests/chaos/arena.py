@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lbagent.client import Client, NoAgent, NotPermitted, Refused
-from tests import plant as plants
-from tests.plant import Origin, Plant
+from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
+from tests.lab import plant as plants
+from tests.lab.plant import Origin, Plant
 
 from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of
 from .judge import NEVER, Cut, Excuse, Promise, Violation

@@ -15,9 +15,9 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
-from lbagent.client import Client, NoAgent, NotPermitted, Refused
-from tests.control import PORTS, Control
-from tests.plant import Origin
+from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
+from tests.lab.control import PORTS, Control
+from tests.lab.plant import Origin
 
 from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of
 from .judge import NEVER, Cut, Excuse, Promise, Violation

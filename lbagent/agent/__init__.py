@@ -1,0 +1,1 @@
+"""The loop: tick, commands, operations; alone or as a member of several."""

@@ -1,0 +1,1 @@
+"""One intent for several HAProxies. Pure."""

@@ -1,0 +1,1 @@
+"""The control socket: calls, credentials, and a client for it."""

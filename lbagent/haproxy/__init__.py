@@ -1,0 +1,1 @@
+"""The running HAProxy: its runtime API, its master, one HAProxy with all its workers."""

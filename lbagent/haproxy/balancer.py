@@ -1,0 +1,222 @@
+"""One HAProxy as a whole: its worker, the workers that a reload left over, and its folder of files. Blocking."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from lbagent import files
+from lbagent.errors import HAProxyError
+from lbagent.guard import guard
+from lbagent.haproxy.runtime import AdminSocket, Channel, Facts, batch, observe, perform, streams
+from lbagent.haproxy.workers import Master, WorkerChannel
+from lbagent.haproxy_cfg import adopt
+from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
+from lbagent.model.observed import BackendSeen, Observed, Stream, Worker
+from lbagent.model.servers import Ref
+from lbagent.settings.config import HAProxyConfig
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RESERVE = ".reserve"
+FILES = (guard.MAP, *guard.LISTS, guard.PAGE, guard.ERRORFILE, guard.UPLOAD, guard.STATE)
+
+
+Layout = tuple[dict[str, BackendSeen], frozenset[str]]
+
+
+def _layout(backends: dict[str, BackendSeen]) -> dict[str, tuple[bool, bool, int | None, tuple[str, ...]]]:
+    """What a command has to know of them, without what changes all the time."""
+    return {n: (b.http, b.sticky, b.guard, tuple(b.servers)) for n, b in backends.items()}
+
+
+class Balancer:
+    def __init__(self, config: HAProxyConfig) -> None:
+        self._config = config
+        self._admin = AdminSocket(config.socket)
+        self._master = Master(config.master_socket) if config.master_socket else None
+        self._facts: Facts | None = None
+        self._seen_path = Path(config.state_dir) / "last-seen.json"
+        self._backends, self._frontends = self._remembered()
+        self._last: Worker | None = None  # the current one as it was last seen: the next reload's old worker
+        self._old: tuple[Worker, ...] | None = () if self._master else None
+
+    def observe(self) -> Observed:
+        """HAProxy and its files as they are; never raises for an HAProxy that is down or talks nonsense."""
+        on_disk = files.read_all(Path(self._config.state_dir), FILES)
+        if track := self._config.vip_track_file:
+            with contextlib.suppress(OSError):  # keepalived's, no worker depends on it: shown by the agent
+                on_disk |= files.read_all(Path(), (track,))
+        try:
+            seen, self._facts = observe(self._admin, self._config.seen_dir, self._facts, self._sticky)
+        except HAProxyError as error:
+            return self._down(on_disk, error.message)
+        except (ValueError, KeyError, IndexError) as error:
+            return self._down(on_disk, f"HAProxy's answer makes no sense: {error!r}")
+        if _layout(seen.backends) != _layout(self._backends) or seen.frontends != self._frontends:
+            self._remember(seen.backends, seen.frontends)
+        self._backends, self._frontends = seen.backends, seen.frontends
+        blind = ""
+        try:
+            self._old = self._old_workers(seen.pid)
+        except HAProxyError as error:  # a reload is under way: never read that as "no workers"
+            blind = error.message
+            if self._last is not None and self._last.pid != seen.pid and self._old is not None:
+                self._old = (*(w for w in self._old if w.pid != self._last.pid), self._last)
+        served = {s.ref: s.sessions for b in seen.backends.values() for s in b.servers.values() if s.sessions}
+        self._last = Worker(pid=seen.pid, sessions=served, clients=seen.clients, current_map=seen.table)
+        return Observed(
+            up=True,
+            version=seen.version,
+            pid=seen.pid,
+            frontends=seen.frontends,
+            backends=seen.backends,
+            table=seen.table,
+            lists=seen.lists,
+            old_workers=self._old,
+            blind=blind,
+            clients=seen.clients,
+            files=on_disk,
+        )
+
+    def _sticky(self) -> frozenset[str]:
+        """Backends that the configuration makes sticky: a stick rule on another backend's table shows nowhere else."""
+        texts = []
+        for name in self._config.config:
+            with contextlib.suppress(OSError):
+                texts += [(str(file), files.text(file)) for file in files.configuration(Path(name))]
+        try:
+            return adopt.read(texts).sticky
+        except adopt.CannotAdopt as error:
+            log.warning("HAProxy's configuration: %s", error)
+            return frozenset()
+
+    def _down(self, on_disk: dict[str, str], why: str) -> Observed:
+        return Observed(up=False, backends=self._backends, frontends=self._frontends, files=on_disk, error=why)
+
+    def _remembered(self) -> Layout:
+        """Backends and frontends as they were last seen, so that commands can be given while HAProxy is down."""
+        try:
+            remembered: Layout = msgspec.json.decode(self._seen_path.read_bytes(), type=Layout)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return {}, frozenset()
+        return remembered
+
+    def _remember(self, backends: dict[str, BackendSeen], frontends: frozenset[str]) -> None:
+        text = msgspec.json.encode((backends, frontends)).decode()
+        with contextlib.suppress(OSError):  # a convenience: what matters is in the intent
+            files.write(self._seen_path, text)
+
+    def _old_workers(self, current: int) -> tuple[Worker, ...] | None:
+        if self._master is None:
+            return None
+        listed = self._master.workers()[1]
+        seen = (self._of_old(pid, self._look) for pid in listed if pid != current)
+        return tuple(worker for worker in seen if worker is not None)
+
+    def _look(self, pid: int) -> Worker:
+        stat, table = batch(self._channel(pid), ["show stat -1 5 -1", f"show map {self._config.seen_dir}/{guard.MAP}"])
+        rows = list(csv.DictReader([stat[0].removeprefix("# "), *stat[1:]]))
+        sessions = {
+            Ref(row["pxname"], row["svname"]): int(row["scur"] or 0) + int(row["qcur"] or 0)
+            for row in rows
+            if row["svname"] != "FRONTEND"
+        }
+        entries = [row.partition(" ")[2].partition(" ") for row in table]
+        loaded = not table or table[0].startswith("0x")
+        return Worker(
+            pid=pid,
+            sessions={ref: count for ref, count in sessions.items() if count},
+            clients=sum(int(row["scur"] or 0) for row in rows if row["svname"] == "FRONTEND"),
+            current_map=tuple(sorted((k, v) for k, _, v in entries)) if loaded else None,
+        )
+
+    def _of_old(self, pid: int, ask: Callable[[int], T]) -> T | None:
+        """What an old worker says; None when it has ended. One that only does not answer has not: HAProxyError."""
+        try:
+            return ask(pid)
+        except (HAProxyError, ValueError, KeyError, IndexError, csv.Error) as error:
+            if self._master is None or pid not in self._master.workers()[1]:
+                return None
+            raise error if isinstance(error, HAProxyError) else HAProxyError(f"worker {pid}: {error!r}") from error
+
+    def settled(self, observed: Observed) -> bool:
+        """No worker exists that ``observed`` did not read: asked after the read, so none can have read older files."""
+        known = {observed.pid, *(w.pid for w in observed.old_workers or ())}
+        if self._master is not None:
+            current, old = self._master.workers()
+            return current is not None and {current, *old} <= known
+        return any(line == f"Pid: {observed.pid}" for line in self._admin.run("show info"))
+
+    def streams(self, observed: Observed) -> list[Stream]:
+        """Every request that any worker holds."""
+        found = streams(self._admin, observed.pid)
+        for worker in observed.old_workers or ():
+            found += self._of_old(worker.pid, lambda pid: streams(self._channel(pid), pid)) or []
+        return found
+
+    def perform(self, actions: Sequence[Action]) -> list[str]:
+        """Do ``actions`` in their order: files, then workers. What failed comes back as sentences."""
+        failed: list[str] = []
+        for action in actions:
+            if isinstance(action, WriteFile):
+                path = Path(self._config.state_dir) / action.name
+                try:
+                    files.write(path, action.text)
+                except OSError as error:
+                    failed.append(f"{path}: {error.strerror or error}")
+        if failed:  # a worker is never told what the files do not hold
+            return failed
+        here = [a for a in actions if not isinstance(a, WriteFile) and getattr(a, "pid", None) is None]
+        try:
+            if here:
+                failed += perform(self._admin, self._config.seen_dir, here)
+            for action in actions:
+                if isinstance(action, ReplaceMap) and action.pid is not None:
+                    tell = partial(self._tell_old, action=action)
+                    failed += self._of_old(action.pid, tell) or []
+                elif isinstance(action, CutSessions):
+                    self._cut_in_old_workers(action.ref)
+        except HAProxyError as error:
+            failed.append(error.message)
+        return failed
+
+    def _cut_in_old_workers(self, ref: Ref) -> None:
+        """An old worker refuses to shut a server's sessions down; it ends streams one by one."""
+        if self._master is None:
+            return
+        for pid in self._master.workers()[1]:
+            self._of_old(pid, partial(self._cut, ref=ref))
+
+    def _cut(self, pid: int, ref: Ref) -> None:
+        channel = self._channel(pid)
+        mine = [s for s in streams(channel, pid) if (s.backend, s.server) == (ref.backend, ref.server)]
+        if mine:
+            batch(channel, [f"shutdown session {stream.pointer}" for stream in mine])
+
+    def _tell_old(self, pid: int, action: ReplaceMap) -> list[str]:
+        return perform(self._channel(pid), self._config.seen_dir, [action])
+
+    def _channel(self, pid: int) -> Channel:
+        assert self._master is not None  # noqa: S101 an old worker was seen, so there is a master
+        return WorkerChannel(self._master, pid)
+
+    def reserve(self, want: dict[str, str]) -> None:
+        """Take the room on disk that ``want`` needs, until :meth:`release`; OSError when there is not enough."""
+        folder = Path(self._config.state_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        current = files.read_all(folder, FILES)
+        text = "".join(t for name, t in want.items() if current.get(name) != t)
+        files.write(folder / RESERVE, text)
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError):
+            (Path(self._config.state_dir) / RESERVE).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""HAProxy's configuration file: parsed, guarded, written after it was checked."""

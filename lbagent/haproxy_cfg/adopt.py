@@ -1,0 +1,289 @@
+"""Puts the guard into HAProxy's configuration, and takes it out again. Pure: texts in, texts out.
+
+What adopt adds stands between marker lines, so that :func:`remove` gives back the original byte for byte, and
+adopting again is removing and adopting: nothing changes, or an older guard is replaced by this version's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from lbagent.guard import guard
+from lbagent.haproxy_cfg import blocks, hapcfg
+from lbagent.haproxy_cfg.hapcfg import File, Line, Section
+from lbagent.settings.config import Config
+from lbagent.settings.fields import NAME
+
+BEFORE_HTTP = frozenset({("tcp-request", "connection"), ("tcp-request", "session"), ("tcp-request", "content")})
+"""Rules that HAProxy runs before http-request rules; it warns of one that stands after them."""
+
+
+class CannotAdopt(Exception):
+    """Settings of the operator's are in the way; ``problems`` holds one line each, with file and line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Adopted(msgspec.Struct, frozen=True):
+    files: tuple[File, ...]
+    guarded: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what stays without a guard, and why
+    problems: tuple[str, ...] = ()  # backends of the configuration that are in none of the files
+
+
+class Socket(msgspec.Struct, frozen=True):
+    """A ``stats socket`` line of HAProxy's global section."""
+
+    address: str
+    level: str  # HAProxy's default is operator
+    where: str  # FILE:LINE
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A frontend or listen section: where it listens, and the backends that it names."""
+
+    frontend: str
+    binds: tuple[str, ...]  # as they are written
+    backends: tuple[str, ...]
+    dynamic: bool  # some backends are picked by a map
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What doctor wants to know of a configuration."""
+
+    guards: dict[str, int]  # backend → version of the guard
+    dirs: frozenset[str]  # where those guards look for their files
+    state_file: str | None  # server-state-file
+    hard_stop_after: str | None
+    sockets: tuple[Socket, ...]
+    sticky: frozenset[str]  # backends
+    tcp: frozenset[str]  # backends with servers that are not mode http
+    routes: tuple[Route, ...]
+
+
+# ------------------------------------------------------------------------------------------ in and out
+
+
+def adopt(files: Sequence[File], config: Config) -> Adopted:
+    """``files`` with the guard in every backend of the services, or, with none, every http one with servers.
+
+    CannotAdopt with every problem at once; blocks.Damaged when an older guard cannot be told from the rest.
+    """
+    bare = remove(files)
+    sections = hapcfg.parse(bare)
+    wanted, notes, problems = _wanted(sections, config)
+    refusals: list[str] = []
+    added: list[tuple[int, int, list[str]]] = []  # file, line to insert before, lines
+    for section in wanted:
+        if any(line.words[1:2] == ("lba_guard",) for line in section.lines("acl")):
+            notes.append(f"{section.name}: has a guard that adopt did not put in; left as it is")
+            continue
+        try:
+            lines = _guard_lines(section, config.haproxy.seen_dir, bare[section.file][0])
+        except CannotAdopt as error:
+            refusals += error.problems
+            continue
+        steer = guard.steer_lines(section.name, config.haproxy.seen_dir)
+        added.append((section.file, _guard_place(section), blocks.block("guard", lines)))
+        added.append((section.file, _steer_place(section), blocks.block("steer", steer)))
+    if wanted:
+        try:
+            added += _global(bare, sections, config.haproxy.seen_dir)
+        except CannotAdopt as error:
+            refusals += error.problems
+    if refusals:
+        raise CannotAdopt(refusals)
+    return Adopted(
+        files=tuple(
+            (name, blocks.insert(text, [(at, lines) for file, at, lines in added if file == index]))
+            for index, (name, text) in enumerate(bare)
+        ),
+        guarded=tuple(section.name for section in wanted),
+        notes=tuple(notes),
+        problems=tuple(problems),
+    )
+
+
+def remove(files: Sequence[File]) -> tuple[File, ...]:
+    """``files`` without what adopt put in. blocks.Damaged when a block has no clear end."""
+    return tuple((name, blocks.remove(name, text)) for name, text in files)
+
+
+def diff(files: Sequence[File], new: Sequence[File]) -> str:
+    """A unified diff from ``files`` to ``new``, in the same order; empty when they are the same."""
+    return "".join(blocks.diff(name, old, text) for (name, old), (_, text) in zip(files, new, strict=True))
+
+
+# --------------------------------------------------------------------------------------------- reading
+
+
+def read(files: Sequence[File]) -> Reading:
+    """What ``files`` say of the things that doctor looks at; never fails, damaged markers or not."""
+    sections = hapcfg.parse(files)
+    top = [(s, line) for s in sections if s.kind == "global" for line in s.body]
+    backends = [section for section in sections if section.kind in ("backend", "listen")]
+    return Reading(
+        guards={s.name: version for s in backends if (version := _version(s)) is not None},
+        dirs=frozenset(found for section in backends for found in _dirs(section)),
+        state_file=_last(line.words for _, line in top if line.words[0] == "server-state-file"),
+        hard_stop_after=_last(line.words for _, line in top if line.words[0] == "hard-stop-after"),
+        sockets=tuple(
+            Socket(line.words[2], _level(line.words), f"{files[section.file][0]}:{line.number + 1}")
+            for section, line in top
+            if line.words[:2] == ("stats", "socket") and len(line.words) > 2
+        ),
+        sticky=frozenset(section.name for section in backends if section.sticky),
+        tcp=frozenset(section.name for section in backends if section.has_servers and section.mode != "http"),
+        routes=tuple(_route(section) for section in sections if section.kind in ("frontend", "listen")),
+    )
+
+
+def guards(files: Sequence[File]) -> dict[str, int]:
+    """Which backends carry a guard, and of which version: by its ACL, whoever put it there."""
+    return read(files).guards
+
+
+def _route(section: Section) -> Route:
+    named = [line.words[1] for line in section.lines("use_backend", "default_backend") if len(line.words) > 1]
+    itself = [section.name] if section.kind == "listen" and section.has_servers else []
+    return Route(
+        frontend=section.name,
+        binds=tuple(line.words[1] for line in section.lines("bind") if len(line.words) > 1),
+        backends=tuple(dict.fromkeys([*itself, *(name for name in named if "%" not in name)])),
+        dynamic=any("%" in name for name in named),
+    )
+
+
+def _version(section: Section) -> int | None:
+    for line in section.lines("acl"):
+        if line.words[1:2] == ("lba_guard",):
+            version, _, backend = line.words[-1].partition("/")
+            if backend == section.name and version.isdecimal():
+                return int(version)
+    return None
+
+
+def _dirs(section: Section) -> set[str]:
+    text = "\n".join(" ".join(line.words) for line in section.lines("http-request"))
+    return set(re.findall(r"map\(([^(),\s]+)/guard-v\d+\.map\)", text))
+
+
+def _last(lines: Iterable[tuple[str, ...]]) -> str | None:
+    found = [words[1] for words in lines if len(words) > 1]
+    return found[-1] if found else None
+
+
+def _level(words: tuple[str, ...]) -> str:
+    return words[words.index("level") + 1] if "level" in words[:-1] else "operator"
+
+
+# ------------------------------------------------------------------------------------- which, and what
+
+
+def _wanted(sections: list[Section], config: Config) -> tuple[list[Section], list[str], list[str]]:
+    """The sections to guard, notes on those that cannot be, and the configured backends that are not there."""
+    backends = [section for section in sections if section.kind in ("backend", "listen")]
+    service_of = {b: name for name, service in config.services.items() for b in service.backends}
+    asked = [s for s in backends if (s.name in service_of if service_of else s.has_servers)]
+    wanted = [s for s in asked if s.mode == "http" and NAME.fullmatch(s.name)]
+    notes = []
+    for section in asked:
+        whose = f"service {service_of[section.name]}: " if service_of else ""
+        if section.mode != "http":
+            notes.append(f"{whose}{section.name} is mode {section.mode}: it can be drained, no more; no guard")
+        elif section not in wanted:
+            notes.append(f"{section.name!r} is not a name that lbagent can work with; no guard")
+    there = {section.name for section in backends}
+    frontends = {section.name for section in sections if section.kind == "frontend"}
+    problems = [
+        f"service {service}: there is no backend {name} in these files"
+        + (", only a frontend: give the backends it leads to" if name in frontends else "")
+        for name, service in service_of.items()
+        if name not in there
+    ]
+    if not service_of and not wanted:
+        notes.append("no backend in mode http has servers: nothing to guard")
+    return wanted, notes, problems
+
+
+def _guard_lines(section: Section, seen_dir: str, file: str) -> list[str]:
+    """The guard's lines, less those for which the section has its own."""
+    own = list(section.lines("load-server-state-from-file"))
+    where = section.setting("load-server-state-from-file")[:1]
+    if where == ("local",) or (own and where != ("global",)):
+        at = own[-1].number + 1 if own else section.header.number + 1
+        raise CannotAdopt(
+            [
+                f"{file}:{at}: {section.name} has load-server-state-from-file {' '.join(where)}, and lbagent's "
+                "drains outlive a reload by way of the global one: take that line out, or make it global"
+            ]
+        )
+    lines = guard.lines(section.name, seen_dir)
+    if own:
+        lines = [line for line in lines if hapcfg.words(line)[:1] != ("load-server-state-from-file",)]
+    if any(_answers_503(line) for line in section.body):
+        lines = [line for line in lines if hapcfg.words(line)[:1] != ("errorfile",)]
+    return lines
+
+
+def _answers_503(line: Line) -> bool:
+    keyword, *rest = line.words
+    match keyword:
+        case "errorfile" | "errorloc" | "errorloc302" | "errorloc303":
+            return rest[:1] == ["503"]
+        case "errorfiles":
+            return len(rest) == 1 or "503" in rest[1:]
+        case "http-error":
+            return rest[:2] == ["status", "503"]
+    return False
+
+
+def _global(files: Sequence[File], sections: list[Section], seen_dir: str) -> list[tuple[int, int, list[str]]]:
+    """What the global section gets: file, line to insert before, lines.
+
+    Nothing where it names lbagent's server-state file already: then a template writes it, and what else it wants.
+    """
+    path = f"{seen_dir}/{guard.STATE}"
+    tops = [section for section in sections if section.kind == "global"]
+    own = [(section, line) for section in tops for line in section.lines("server-state-file")]
+    if others := [(section, line) for section, line in own if line.words[1:] != (path,)]:
+        raise CannotAdopt(
+            [
+                f"{files[section.file][0]}:{line.number + 1}: HAProxy has one server-state-file, and lbagent's "
+                f"drains outlive a reload by way of {path}: take this line out, and whatever writes that file"
+                for section, line in others
+            ]
+        )
+    lines = guard.global_lines(seen_dir)
+    if own or not files:
+        return []
+    if tops:
+        return [(tops[0].file, tops[0].header.number + 1, blocks.block("state", lines))]
+    return [(0, 0, blocks.block("state", ["global", *lines]))]
+
+
+# ------------------------------------------------------------------------------------------- and where
+
+
+def _guard_place(section: Section) -> int:
+    """Below the last rule that has to stand above http-request rules, else right below the header."""
+    early = [i for i, line in enumerate(section.region) if _runs_before_http(line.words)]
+    return section.after(early[-1]) if early else section.header.number + 1
+
+
+def _runs_before_http(words: tuple[str, ...]) -> bool:
+    return words[:2] in BEFORE_HTTP or words[:2] == ("monitor", "fail") or words[:1] == ("quic-initial",)
+
+
+def _steer_place(section: Section) -> int:
+    """Above the first use-server, of which the first that applies counts; else at the section's end."""
+    for index, line in enumerate(section.region):
+        if line.words[:1] == ("use-server",):
+            return section.before(index)
+    last = [line.number for line in section.region if line.words]
+    return max([section.header.number, *last]) + 1

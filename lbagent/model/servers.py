@@ -1,0 +1,50 @@
+"""Servers: their names, administrative states and health, as HAProxy has them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class NodeState(StrEnum):
+    """What a node's servers do."""
+
+    READY = "ready"
+    DRAINING = "draining"
+    DRAINED = "drained"
+
+
+class Admin(StrEnum):
+    """A server's administrative state, reduced from HAProxy's mask of seven bits."""
+
+    READY = "ready"
+    DRAIN = "drain"
+    MAINT = "maint"
+
+
+class Health(StrEnum):
+    """What HAProxy's checks say of a server; ``NONE`` where there is no check."""
+
+    UP = "up"
+    DOWN = "down"
+    NONE = "none"
+
+
+class Ref(msgspec.Struct, frozen=True, order=True):
+    """A server, named as HAProxy names it: ``backend/server``."""
+
+    backend: str
+    server: str
+
+    def __str__(self) -> str:
+        return f"{self.backend}/{self.server}"
+
+
+FORCED_MAINT, FORCED_DRAIN = 1, 8
+
+
+MAINT_BITS = 1 | 2 | 4 | 32  # forced, inherited, from the configuration, by resolution
+
+
+DRAIN_BITS = 8 | 16  # forced, inherited

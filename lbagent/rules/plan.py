@@ -1,0 +1,181 @@
+"""From intent to actions: what HAProxy and its files should hold, and the steps that get them there. Pure.
+
+``desired`` knows nothing of the present; ``plan`` is the difference. On a converged system it is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+import msgspec
+
+from lbagent.guard import guard
+from lbagent.model.actions import (
+    Action,
+    CutSessions,
+    ProveHealth,
+    ReplaceList,
+    ReplaceMap,
+    SetAdmin,
+    SetAgentCheck,
+    WriteFile,
+)
+from lbagent.model.intent import Drain, Held, Intent, Phase
+from lbagent.model.observed import Observed, ServerSeen
+from lbagent.model.servers import FORCED_DRAIN, FORCED_MAINT, MAINT_BITS, Admin, Ref
+from lbagent.settings.config import Config
+from lbagent.topology.resolve import Topology
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    table: tuple[tuple[str, str], ...]
+    lists: dict[str, tuple[str, ...]]
+    files: dict[str, str]
+
+
+def desired(
+    config: Config, intent: Intent, topology: Topology, observed: Observed, digest: str | None = None
+) -> Desired:
+    """What should be there. ``digest`` is that of the bypass secret, None without one."""
+    table = guard.entries(config, intent, _steer(intent, observed))
+    lists = guard.lists(config, {n: s.config for n, s in topology.services.items()}, digest)
+    files = guard.fixed_files(config) | {name: guard.list_text(p) for name, p in lists.items()}
+    files[guard.MAP] = guard.map_text(table)
+    files[guard.STATE] = guard.state_text(_state_rows(intent, observed))
+    return Desired(table=table, lists=lists, files=files)
+
+
+def plan(want: Desired, intent: Intent, observed: Observed, proved: Set[Ref], now: float) -> list[Action]:
+    """The steps from ``observed`` to ``want``, files first: a worker that starts meanwhile starts right.
+
+    ``proved`` are the servers whose checks began afresh at our word (:class:`ProveHealth`).
+    """
+    actions: list[Action] = [
+        WriteFile(name, text) for name, text in sorted(want.files.items()) if observed.files.get(name) != text
+    ]
+    if not observed.up:
+        return actions
+    if observed.table is not None and observed.table != want.table:
+        actions.append(ReplaceMap(want.table))
+    actions += [
+        ReplaceMap(want.table, worker.pid)
+        for worker in observed.old_workers or ()
+        if worker.current_map is not None and worker.current_map != want.table
+    ]
+    actions += [
+        ReplaceList(name, patterns)
+        for name, patterns in sorted(want.lists.items())
+        if name in observed.lists and observed.lists[name] != patterns
+    ]
+    for ref, (_, _, drain, held) in sorted(intent.held().items()):
+        seen = observed.server(ref)
+        if seen is None:
+            continue
+        if drain.phase is Phase.HELD:
+            actions += _hold(seen, drain, observed, now)
+        elif drain.phase is Phase.RETURNING:
+            actions += _prove(seen, held, proved)
+        else:
+            actions += _release(seen, held)
+    return actions
+
+
+AWAY, HOME = "1\n", "0\n"  # what keepalived's track_file says
+
+
+def leaves(node: str, intent: Intent) -> bool:
+    """The node was drained as a whole and is not back yet: its virtual address should be elsewhere."""
+    return any(drain.whole and drain.phase is not Phase.RELEASED for drain in intent.drains.get(node, {}).values())
+
+
+def address(config: Config, intent: Intent, observed: Observed, in_force: bool) -> list[WriteFile]:
+    """What keepalived has to be told: to let the address go at once, to take it only once all is ``in_force`` here.
+
+    An HAProxy that was away may not know yet what is closed: the address must not come before that.
+    """
+    track = config.haproxy.vip_track_file
+    away = leaves(config.node, intent)
+    text = AWAY if away else HOME
+    if track is None or observed.files.get(track) == text or not (away or in_force):
+        return []
+    return [WriteFile(track, text)]
+
+
+def admin_for(drain: Drain, ref: Ref, observed: Observed) -> Admin:
+    """Stickiness beats drain: where a cookie or a stick table is, only maint moves the clients."""
+    backend = observed.backends.get(ref.backend)
+    return Admin.MAINT if drain.admin is Admin.MAINT or (backend and backend.sticky) else Admin.DRAIN
+
+
+def well(seen: ServerSeen | None, held: Held, proved: Set[Ref]) -> bool:
+    """It may take traffic again: fresh checks have passed. One that is gone keeps nobody waiting."""
+    if seen is None or left_alone(seen, held) or seen.mask & MAINT_BITS & ~FORCED_MAINT:
+        return True
+    if seen.admin is not Admin.DRAIN:
+        return False
+    return not seen.checked or (seen.ref in proved and seen.op in (1, 2))
+
+
+def left_alone(seen: ServerSeen, held: Held) -> bool:
+    """Somebody else had taken it out before us, and it is still out: theirs to give back."""
+    return held.foreign is not None and seen.admin is not Admin.READY
+
+
+def _hold(seen: ServerSeen, drain: Drain, observed: Observed, now: float) -> list[Action]:
+    actions: list[Action] = []
+    if seen.agent:  # an agent-check that answers "ready" would cancel the drain
+        actions.append(SetAgentCheck(seen.ref, False))
+    want = admin_for(drain, seen.ref, observed)
+    if seen.admin is Admin.READY or (want is Admin.MAINT and seen.admin is Admin.DRAIN):
+        actions.append(SetAdmin(seen.ref, want))
+    elif drain.kill and drain.deadline is not None and now >= drain.deadline and observed.sessions(seen.ref):
+        actions.append(CutSessions(seen.ref))
+    return actions
+
+
+def _prove(seen: ServerSeen, held: Held, proved: Set[Ref]) -> list[Action]:
+    if left_alone(seen, held):
+        return []
+    if seen.checked and (seen.ref not in proved or seen.mask & FORCED_MAINT):
+        return [ProveHealth(seen.ref)]
+    ours = seen.mask & (FORCED_MAINT | FORCED_DRAIN)
+    return [SetAdmin(seen.ref, Admin.DRAIN)] if ours != FORCED_DRAIN else []
+
+
+def _release(seen: ServerSeen, held: Held) -> list[Action]:
+    actions: list[Action] = []
+    if held.foreign is Admin.DRAIN and seen.mask & FORCED_MAINT:
+        actions.append(SetAdmin(seen.ref, Admin.DRAIN))
+    elif held.foreign is None and seen.mask & (FORCED_MAINT | FORCED_DRAIN):
+        actions.append(SetAdmin(seen.ref, Admin.READY))
+    if held.agent_check and seen.agent_configured and not seen.agent:
+        actions.append(SetAgentCheck(seen.ref, True))
+    return actions
+
+
+def _state_rows(intent: Intent, observed: Observed) -> dict[Ref, str]:
+    """Lines of the server-state file; a server that HAProxy does not show now keeps the line it had."""
+    before = guard.state_rows(observed.files.get(guard.STATE, ""))
+    rows = {}
+    for ref, (_, _, drain, held) in intent.held().items():
+        seen = observed.server(ref)
+        if drain.phase is Phase.RELEASED:
+            continue
+        if seen is not None:
+            theirs = held.foreign if left_alone(seen, held) else None
+            rows[ref] = guard.state_row(seen, theirs or admin_for(drain, ref, observed))
+        elif ref in before:
+            rows[ref] = before[ref]
+    return rows
+
+
+def _steer(intent: Intent, observed: Observed) -> Mapping[str, str]:
+    """For each backend with a drained server, one that is ready: late requests of old workers go there."""
+    held = intent.held()
+    steer = {}
+    for name in sorted({ref.backend for ref, (_, _, d, _) in held.items() if d.phase is not Phase.RELEASED}):
+        backend = observed.backends.get(name)
+        ready = [s for s, seen in backend.servers.items() if seen.ready and seen.ref not in held] if backend else []
+        if ready:
+            steer[name] = ready[0]
+    return steer

@@ -1,0 +1,1 @@
+"""Where an intent is kept: a file, etcd; the history."""

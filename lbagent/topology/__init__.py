@@ -1,0 +1,1 @@
+"""Which backends and servers a service and a node have now."""

@@ -1,0 +1,1 @@
+"""The plant of all tests: origins, HAProxy, agent, network, etcd."""

@@ -1,0 +1,86 @@
+"""Which backends a service owns, which servers a node has."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbagent.model.servers import Ref
+from lbagent.settings.config import parse
+from lbagent.topology.resolve import Topology, topology
+from tests.lab.model_haproxy import backend, server
+
+SEEN = {
+    "nova_api": backend("nova_api"),
+    "nova_meta": backend("nova_meta", server("nova_meta", "ctl1"), server("nova_meta", "ctl2")),
+    "keystone": backend("keystone"),
+    "galera": backend("galera", http=False),
+    "stats": backend("stats", servers={}),
+}
+SERVICES = "services: {nova: {backends: [nova_api, nova_meta]}, keystone: {}, db: {backends: [galera]}}\n"
+
+
+def of(text: str) -> Topology:
+    return topology(parse(text), SEEN)
+
+
+def test_with_nothing_configured_each_http_backend_with_servers_is_a_service() -> None:
+    found = of("")
+    assert list(found.services) == ["keystone", "nova", "nova_meta"]
+    assert found.services["keystone"].config.preset == "keystone"
+    assert list(found.nodes) == ["ctl1", "ctl2", "ctl3"]
+    assert found.nodes["ctl3"] == (Ref("keystone", "ctl3"), Ref("nova_api", "ctl3"))
+
+
+def test_a_service_has_http_and_tcp_backends_and_some_that_haproxy_does_not_know() -> None:
+    nova = of("services: {nova: {backends: [nova_api, galera, gone]}}").services["nova"]
+    assert (nova.http, nova.tcp, nova.missing) == (("nova_api",), ("galera",), ("gone",))
+    assert nova.backends == ("nova_api", "galera")
+
+
+@pytest.mark.parametrize(
+    ("frontends", "keys"),
+    [
+        ("[]", ("nova_api", "nova_meta")),
+        ("[public]", ("public/nova_api", "public/nova_meta")),
+        ("[a@10.0.0.5, b]", ("a@10.0.0.5/nova_api", "b/nova_api", "a@10.0.0.5/nova_meta", "b/nova_meta")),
+    ],
+)
+def test_a_mode_is_looked_up_by_frontend_and_backend(frontends: str, keys: tuple[str, ...]) -> None:
+    found = of(f"services: {{nova: {{backends: [nova_api, nova_meta], frontends: {frontends}}}}}")
+    assert found.services["nova"].keys() == keys
+
+
+def test_a_node_owns_the_servers_with_its_name_in_configured_services() -> None:
+    found = of(SERVICES + "nodes: {ctl1: {}, ctl3: {}}")
+    assert found.nodes["ctl1"] == tuple(Ref(b, "ctl1") for b in ("nova_api", "nova_meta", "keystone", "galera"))
+    assert found.owner[Ref("galera", "ctl3")] == "ctl3"
+    assert Ref("keystone", "ctl2") not in found.owner
+
+
+def test_a_node_owns_servers_by_other_names_and_by_address() -> None:
+    found = of(SERVICES + "nodes: {one: {servers: [ctl1]}, two: {servers: [], addresses: [10.0.0.2]}}")
+    assert {ref.server for ref in found.nodes["one"]} == {"ctl1"}
+    assert {ref.server for ref in found.nodes["two"]} == {"ctl2"}
+
+
+def test_the_services_of_a_node() -> None:
+    found = of(SERVICES)
+    assert found.node_services("ctl3") == {
+        "nova": (Ref("nova_api", "ctl3"),),
+        "keystone": (Ref("keystone", "ctl3"),),
+        "db": (Ref("galera", "ctl3"),),
+    }
+    assert found.node_services("nobody") == {}
+
+
+def test_a_backend_that_two_services_share_has_its_servers_once() -> None:
+    shared = "services: {pub: {backends: [keystone], frontends: [a]}, int: {backends: [keystone], frontends: [b]}}"
+    found = of(shared)
+    assert found.nodes["ctl1"] == (Ref("keystone", "ctl1"),)
+    assert found.node_services("ctl1") == {"pub": (Ref("keystone", "ctl1"),), "int": (Ref("keystone", "ctl1"),)}
+
+
+def test_an_haproxy_that_was_never_seen_leaves_services_without_backends() -> None:
+    found = topology(parse(SERVICES), {})
+    assert found.services["nova"].missing == ("nova_api", "nova_meta")
+    assert found.nodes == {}

@@ -1,0 +1,1 @@
+"""Tests with several HAProxies that share an intent in etcd."""

@@ -1,0 +1,1 @@
+"""Tests with a booted Debian and with systemd."""
