@@ -23,12 +23,12 @@ from lbagent.agent.sharing import Sharing
 from lbagent.control.api import Api
 from lbagent.errors import Exit
 from lbagent.guard import guard
-from lbagent.haproxy.balancer import Balancer
+from lbagent.haproxy.instance import HAProxy
 from lbagent.metrics import Metrics
 from lbagent.model.intent import GUARD_GONE
 from lbagent.settings.config import DEFAULT_PATH, Config, ConfigError, load
+from lbagent.store.file import FileStore
 from lbagent.store.history import History
-from lbagent.store.store import FileStore
 
 log = logging.getLogger("lbagent")
 
@@ -119,11 +119,11 @@ async def serve(config: Config, path: Path) -> None:
 
 def _agent(config: Config) -> Agent:
     store = FileStore(Path(config.store.path))
-    balancer = Balancer(config.haproxy)
+    balancer = HAProxy(config.haproxy)
     history = History(Path(config.store.path).with_name("history.jsonl"))
     if config.store.etcd is None:
         return Agent(config, store, balancer, history, secret_digest(config))
-    from lbagent.store.etcd import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
+    from lbagent.store.etcd.store import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
 
     sharing = Sharing(EtcdStore(config.store.etcd, config.node), config.node)
     return MemberAgent(config, store, balancer, history, sharing, secret_digest(config))
@@ -171,7 +171,7 @@ async def _reread(hup: asyncio.Event, agent: Agent, path: Path) -> None:
                 started.store,
             ):
                 log.warning("control.socket, metrics.listen and store change with a restart only")
-            await agent.reconfigure(fresh, Balancer(fresh.haproxy), digest)
+            await agent.reconfigure(fresh, HAProxy(fresh.haproxy), digest)
             log.info("configuration read again")
         notify.ready(_line(agent))
 

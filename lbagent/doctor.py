@@ -12,9 +12,9 @@ import msgspec
 from lbagent import files
 from lbagent.errors import HAProxyError, StoreError
 from lbagent.guard import guard
-from lbagent.haproxy.balancer import FILES, Balancer
+from lbagent.haproxy.instance import FILES, HAProxy
+from lbagent.haproxy.master import Master
 from lbagent.haproxy.runtime import AdminSocket
-from lbagent.haproxy.workers import Master
 from lbagent.haproxy_cfg import adopt
 from lbagent.haproxy_cfg.adopt import Reading, Route
 from lbagent.model.observed import Observed
@@ -39,7 +39,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 def examine(config: Config) -> list[Finding]:
     """Every check, whatever the ones before it found."""
-    balancer = Balancer(config.haproxy)
+    balancer = HAProxy(config.haproxy)
     observed = balancer.observe()
     reading, findings = read_configuration(config)
     findings = [*_haproxy(config, observed), *findings]
@@ -253,7 +253,7 @@ def _etcd(config: Config) -> list[Finding]:
     """Every endpoint by itself: failover hides one that is wrong until it is needed."""
     if config.store.etcd is None:
         return []
-    from lbagent.store.etcd import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
+    from lbagent.store.etcd.store import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
 
     findings = []
     for endpoint in config.store.etcd.endpoints:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from lbagent.cluster.cluster import View
 from lbagent.errors import HAProxyError, LbagentError, StoreError
 from lbagent.guard import guard
-from lbagent.haproxy.balancer import Balancer
+from lbagent.haproxy.instance import HAProxy
 from lbagent.model.actions import Action, CutSessions, ProveHealth, WriteFile
 from lbagent.model.intent import Intent, Mode, Phase, Stamp
 from lbagent.model.observed import Observed, Stream
@@ -33,8 +33,8 @@ from lbagent.rules.operations import Operation, Situation, begin, judge
 from lbagent.rules.plan import AWAY, Desired, address, desired, plan
 from lbagent.rules.status import status
 from lbagent.settings.config import Config
+from lbagent.store.file import Damaged, Store
 from lbagent.store.history import History
-from lbagent.store.store import Damaged, Store
 from lbagent.topology.resolve import Topology, topology
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Agent:
         self,
         config: Config,
         store: Store[Intent],
-        balancer: Balancer,
+        balancer: HAProxy,
         history: History,
         digest: str | None = None,
         clock: Callable[[], float] = time.time,
@@ -399,7 +399,7 @@ class Agent:
         steps = plan(want, intent, self.observed, self._proved, self._clock())
         return {"dry_run": True, "notes": list(notes), "plan": [_describe(step) for step in steps]}
 
-    async def reconfigure(self, config: Config, balancer: Balancer, digest: str | None) -> None:
+    async def reconfigure(self, config: Config, balancer: HAProxy, digest: str | None) -> None:
         """Use another configuration from the next tick on; no intent ends by it."""
         async with self._lock:
             self.config, self._balancer, self._digest = config, balancer, digest

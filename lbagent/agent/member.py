@@ -21,15 +21,15 @@ from lbagent.agent.sharing import Sharing
 from lbagent.cluster import cluster
 from lbagent.cluster.cluster import Member, View
 from lbagent.errors import Conflict, LbagentError, StoreError
-from lbagent.haproxy.balancer import Balancer
+from lbagent.haproxy.instance import HAProxy
 from lbagent.model.intent import GUARD_GONE, Drain, Exceptional, Intent, Phase, ServiceIntent, Shared, Stamp
 from lbagent.rules.changes import Change, Decision, NodeChange, decide
 from lbagent.rules.life import node_well
 from lbagent.rules.operations import PATIENCE, Operation, open_lines
 from lbagent.rules.status import agents
 from lbagent.settings.config import Config
+from lbagent.store.file import Store
 from lbagent.store.history import History
-from lbagent.store.store import Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class MemberAgent(Agent):
         self,
         config: Config,
         store: Store[Intent],
-        balancer: Balancer,
+        balancer: HAProxy,
         history: History,
         sharing: Sharing,
         digest: str | None = None,

@@ -14,7 +14,7 @@ from lbagent.cluster.cluster import Member, View, descends, newer, skewed
 from lbagent.errors import StoreError
 from lbagent.model.intent import Intent, Shared
 from lbagent.model.times import iso
-from lbagent.store.store import Store
+from lbagent.store.file import Store
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from lbagent.agent.agent import Agent
-from lbagent.control import peer
+from lbagent.control import credentials
 from lbagent.control.openapi import document
 from lbagent.errors import Exit, LbagentError
 from lbagent.metrics import Metrics
@@ -71,14 +71,14 @@ class Api:
             log.exception("%s %s failed", request.method, request.path)
             return _error(500, "internal", "lbagent met a defect; its log has the details")
 
-    def _peer(self, request: web.Request) -> peer.Peer:
+    def _peer(self, request: web.Request) -> credentials.Peer:
         connection = request.transport.get_extra_info("socket") if request.transport else None
         if connection is None:
             raise ConnectionResetError("the client is gone")
-        return peer.of(connection)
+        return credentials.of(connection)
 
     def _permit(self, request: web.Request) -> None:
-        who: peer.Peer = request["peer"]
+        who: credentials.Peer = request["peer"]
         control = self._agent.config.control
         allowed = control.admins if request.method not in ("GET", "HEAD") else control.admins + control.viewers
         if not who.among(allowed):

@@ -23,15 +23,15 @@ from hypothesis import strategies as st
 
 from lbagent.errors import HAProxyError
 from lbagent.guard import guard
-from lbagent.haproxy import workers
-from lbagent.haproxy.balancer import Balancer
+from lbagent.haproxy import master
+from lbagent.haproxy.instance import HAProxy
 from lbagent.haproxy.runtime import AdminSocket
 from lbagent.haproxy_cfg import adopt, blocks
 from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
 from lbagent.model.observed import BackendSeen, Observed
 from lbagent.rules.changes import Change
 from lbagent.settings import config, shipped
-from lbagent.store import store
+from lbagent.store import file as store
 from tests.lab.plant import Plant, ask
 
 SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
@@ -437,7 +437,7 @@ def test_what_was_last_seen_is_read_or_forgotten(tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.getbasetemp()
     (folder / "last-seen.json").write_bytes(raw)
     tree = {"haproxy": {"socket": f"{folder}/no.sock", "state_dir": str(folder)}}
-    seen = Balancer(config.parse(json.dumps(tree)).haproxy).observe()
+    seen = HAProxy(config.parse(json.dumps(tree)).haproxy).observe()
     assert not seen.up
     assert all(isinstance(backend, BackendSeen) for backend in seen.backends.values())
 
@@ -559,14 +559,14 @@ class Fake:
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fake]:
-    patience, workers.PATIENCE = workers.PATIENCE, 0.0  # a master that answers nothing is asked again for so long
+    patience, master.PATIENCE = master.PATIENCE, 0.0  # a master that answers nothing is asked again for so long
     made = Fake(tmp_path_factory.mktemp("f") / "s")
     yield made
     made.close()
-    workers.PATIENCE = patience
+    master.PATIENCE = patience
 
 
-def balancer(fake: Fake) -> Balancer:
+def balancer(fake: Fake) -> HAProxy:
     folder = str(fake.path.parent)
     tree = {
         "socket": str(fake.path),
@@ -574,7 +574,7 @@ def balancer(fake: Fake) -> Balancer:
         "state_dir": folder,
         "config": [f"{folder}/no.cfg"],
     }
-    return Balancer(config.parse(json.dumps({"haproxy": tree})).haproxy)
+    return HAProxy(config.parse(json.dumps({"haproxy": tree})).haproxy)
 
 
 def look(fake: Fake) -> Observed:

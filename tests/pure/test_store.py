@@ -13,8 +13,8 @@ from hypothesis import given
 from lbagent import files
 from lbagent.errors import Conflict, LbagentError, StoreError
 from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
+from lbagent.store.file import Damaged, FileStore, decode, encode
 from lbagent.store.history import KEPT, History
-from lbagent.store.store import Damaged, FileStore, decode, encode
 from tests.lab.model_haproxy import NOW, examples, intents
 
 INTENT = (

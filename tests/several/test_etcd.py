@@ -27,8 +27,8 @@ from lbagent.cluster.cluster import Member
 from lbagent.errors import Conflict, StoreError
 from lbagent.model.intent import Drain, Held, Mode, ServiceIntent, Shared, Stamp
 from lbagent.settings.config import Endpoint, EtcdConfig
-from lbagent.store.etcd import EtcdStore
-from lbagent.store.store import Damaged, encode
+from lbagent.store.etcd.store import EtcdStore
+from lbagent.store.file import Damaged, encode
 from tests.lab.control import PORTS, Control, Host, control
 from tests.lab.plant import Load, eventually, free_port
 

@@ -40,7 +40,7 @@ from lbagent.cluster.cluster import TRAIL, Member, View
 from lbagent.errors import Conflict, StoreError
 from lbagent.model.intent import Shared, Stamp
 from lbagent.settings.config import EtcdConfig
-from lbagent.store.store import Damaged, decode, encode
+from lbagent.store.file import Damaged, decode, encode
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

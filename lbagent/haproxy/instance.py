@@ -15,8 +15,8 @@ import msgspec
 from lbagent import files
 from lbagent.errors import HAProxyError
 from lbagent.guard import guard
+from lbagent.haproxy.master import Master, WorkerChannel
 from lbagent.haproxy.runtime import AdminSocket, Channel, Facts, batch, observe, perform, streams
-from lbagent.haproxy.workers import Master, WorkerChannel
 from lbagent.haproxy_cfg import adopt
 from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
 from lbagent.model.observed import BackendSeen, Observed, Stream, Worker
@@ -38,7 +38,7 @@ def _layout(backends: dict[str, BackendSeen]) -> dict[str, tuple[bool, bool, int
     return {n: (b.http, b.sticky, b.guard, tuple(b.servers)) for n, b in backends.items()}
 
 
-class Balancer:
+class HAProxy:
     def __init__(self, config: HAProxyConfig) -> None:
         self._config = config
         self._admin = AdminSocket(config.socket)
