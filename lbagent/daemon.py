@@ -22,7 +22,7 @@ from lbagent.agent.member import MemberAgent
 from lbagent.agent.sharing import Sharing
 from lbagent.control.api import Api
 from lbagent.errors import Exit
-from lbagent.guard import guard
+from lbagent.guard import acl_lists
 from lbagent.haproxy.instance import HAProxy
 from lbagent.metrics import Metrics
 from lbagent.model.intent import GUARD_GONE
@@ -84,7 +84,7 @@ def secret_digest(config: Config) -> str | None:
         raise ConfigError([f"$.bypass.secret_file: cannot be read: {error}"]) from error
     if len(secret) < 16:
         raise ConfigError(["$.bypass.secret_file: holds fewer than 16 characters, which can be guessed"])
-    return guard.digest(secret)
+    return acl_lists.digest(secret)
 
 
 async def serve(config: Config, path: Path) -> None:

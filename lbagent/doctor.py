@@ -11,7 +11,7 @@ import msgspec
 
 from lbagent import files
 from lbagent.errors import HAProxyError, StoreError
-from lbagent.guard import guard
+from lbagent.guard import VERSION, cfg_lines, file_names
 from lbagent.haproxy.instance import FILES, HAProxy
 from lbagent.haproxy.master import Master
 from lbagent.haproxy.runtime import AdminSocket
@@ -101,7 +101,7 @@ def _guard(config: Config, observed: Observed, known: Topology, reading: Reading
     named = " ".join(config.haproxy.config)
     wanted = [b for s in known.services.values() for b in s.http]
     bare = [b for b in wanted if observed.backends[b].guard is None]
-    old = [b for b in wanted if (v := observed.backends[b].guard) is not None and v < guard.VERSION]
+    old = [b for b in wanted if (v := observed.backends[b].guard) is not None and v < VERSION]
     written = reading.guards if reading else {}
     unloaded = [b for b in bare if b in written]
     absent = [b for b in bare if b not in written]
@@ -120,13 +120,15 @@ def _guard(config: Config, observed: Observed, known: Topology, reading: Reading
         others = ", ".join(sorted(reading.dirs - {config.haproxy.seen_dir}))
         mend = "adopt again, or set haproxy.state_dir (in a container: state_dir_in_haproxy) to that folder"
         findings.append(Finding("wrong", "guard", f"reads {others}, lbagent writes {config.haproxy.seen_dir}", mend))
-    unread = [n for n in guard.LISTS if n not in observed.lists] + ([guard.MAP] if observed.table is None else [])
+    unread = [n for n in file_names.LISTS if n not in observed.lists] + (
+        [file_names.MAP] if observed.table is None else []
+    )
     if wanted and len(bare) < len(wanted):
         if unread:
             mend = "HAProxy loads them from the guard's lines: adopt again and reload"
             findings.append(Finding("wrong", "maps", f"not loaded: {', '.join(unread)}", mend))
         else:
-            findings.append(Finding("ok", "maps", f"the map and {len(guard.LISTS)} lists are loaded"))
+            findings.append(Finding("ok", "maps", f"the map and {len(file_names.LISTS)} lists are loaded"))
     return findings
 
 
@@ -169,10 +171,10 @@ def _uploads(config: Config, observed: Observed) -> list[Finding]:
     if _version(observed) >= READS_WHAT_IT_REFUSES:
         return []
     try:
-        loaded = "".join(AdminSocket(config.haproxy.socket).run(f"show env {guard.UPLOAD_LOADED}"))
+        loaded = "".join(AdminSocket(config.haproxy.socket).run(f"show env {cfg_lines.UPLOAD_LOADED}"))
     except HAProxyError:
         return []
-    if loaded.startswith(f"{guard.UPLOAD_LOADED}="):
+    if loaded.startswith(f"{cfg_lines.UPLOAD_LOADED}="):
         return [Finding("ok", "uploads", "large ones to a closed service end in a readable answer, by Lua")]
     mend = "adopt again and reload, or write the lines yourself (haproxy/global.cfg); with no Lua in HAProxy, take 3.0"
     return [Finding("note", "uploads", "large ones to a closed service may end in a broken connection", mend)]
@@ -202,7 +204,7 @@ def _public(name: str, service: Service, routes: tuple[Route, ...]) -> Finding:
 
 def _settings(config: Config, reading: Reading) -> list[Finding]:
     findings = []
-    ours = f"{config.haproxy.seen_dir}/{guard.STATE}"
+    ours = f"{config.haproxy.seen_dir}/{file_names.STATE}"
     if reading.state_file == ours:
         findings.append(Finding("ok", "server-state file", ours))
     else:

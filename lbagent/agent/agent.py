@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from lbagent.cluster.cluster import View
 from lbagent.errors import HAProxyError, LbagentError, StoreError
-from lbagent.guard import guard
+from lbagent.guard import file_names, guard_map, intent_copy
 from lbagent.haproxy.instance import HAProxy
 from lbagent.model.actions import Action, CutSessions, ProveHealth, WriteFile
 from lbagent.model.intent import Intent, Mode, Phase, Stamp
@@ -206,14 +206,14 @@ class Agent:
         sources = []
         if self.observed.up and self.observed.table is not None:
             sources.append(self.observed.table)
-        if guard.MAP in self.observed.files:
-            sources.append(guard.parse_map_text(self.observed.files[guard.MAP]))
+        if file_names.MAP in self.observed.files:
+            sources.append(guard_map.parse_map_text(self.observed.files[file_names.MAP]))
         if self.observed.up and not sources:
             return Intent()  # nothing was ever guarded here: nothing is in maintenance
         found = []
         for source in sources:
             try:
-                found.append(guard.intent_from(source))
+                found.append(intent_copy.intent_from(source))
             except (msgspec.DecodeError, ValueError) as error:
                 log.warning("a copy of the intent in HAProxy's map cannot be read: %s", error)
         return max(found, key=lambda intent: intent.revision, default=None)

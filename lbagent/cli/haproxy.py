@@ -10,7 +10,7 @@ import click
 
 from lbagent.errors import Exit
 from lbagent.files import configuration, text
-from lbagent.guard import guard
+from lbagent.guard import cfg_lines
 from lbagent.haproxy_cfg import adopt as adoption
 from lbagent.haproxy_cfg import blocks
 from lbagent.haproxy_cfg.candidate import (
@@ -87,7 +87,10 @@ def guard_(backend: str, config_path: Path | None) -> None:
     config = _config(config_path)
     if not NAME.fullmatch(backend):
         _fail(Exit.USAGE, [f"{backend!r} is not a backend's name: letters, digits and _.:- only"])
-    for line in (*guard.lines(backend, config.haproxy.seen_dir), *guard.steer_lines(backend, config.haproxy.seen_dir)):
+    for line in (
+        *cfg_lines.lines(backend, config.haproxy.seen_dir),
+        *cfg_lines.steer_lines(backend, config.haproxy.seen_dir),
+    ):
         click.echo(line)
 
 

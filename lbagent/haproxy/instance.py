@@ -14,7 +14,7 @@ import msgspec
 
 from lbagent import files
 from lbagent.errors import HAProxyError
-from lbagent.guard import guard
+from lbagent.guard import file_names
 from lbagent.haproxy.master import Master, WorkerChannel
 from lbagent.haproxy.runtime import AdminSocket, Channel, Facts, batch, observe, perform, streams
 from lbagent.haproxy_cfg import adopt
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RESERVE = ".reserve"
-FILES = (guard.MAP, *guard.LISTS, guard.PAGE, guard.ERRORFILE, guard.UPLOAD, guard.STATE)
+FILES = (file_names.MAP, *file_names.LISTS, file_names.PAGE, file_names.ERRORFILE, file_names.UPLOAD, file_names.STATE)
 
 
 Layout = tuple[dict[str, BackendSeen], frozenset[str]]
@@ -123,7 +123,9 @@ class HAProxy:
         return tuple(worker for worker in seen if worker is not None)
 
     def _look(self, pid: int) -> Worker:
-        stat, table = batch(self._channel(pid), ["show stat -1 5 -1", f"show map {self._config.seen_dir}/{guard.MAP}"])
+        stat, table = batch(
+            self._channel(pid), ["show stat -1 5 -1", f"show map {self._config.seen_dir}/{file_names.MAP}"]
+        )
         rows = list(csv.DictReader([stat[0].removeprefix("# "), *stat[1:]]))
         sessions = {
             Ref(row["pxname"], row["svname"]): int(row["scur"] or 0) + int(row["qcur"] or 0)

@@ -15,7 +15,7 @@ from haproxyadmin import haproxy as admin
 from haproxyadmin.exceptions import HAProxyBaseError
 
 from lbagent.errors import HAProxyDown, HAProxyError
-from lbagent.guard import guard
+from lbagent.guard import file_names
 from lbagent.model.actions import Action, CutSessions, ProveHealth, ReplaceList, ReplaceMap, SetAdmin, SetAgentCheck
 from lbagent.model.observed import BackendSeen, ServerSeen, Stream
 from lbagent.model.servers import Admin, Ref
@@ -149,8 +149,8 @@ def observe(
 
     ``sticky`` names backends that are sticky by other evidence than the worker's own.
     """
-    commands = ["show info", "show servers state", "show stat -1 7 -1", f"show map {seen_dir}/{guard.MAP}"]
-    commands += [f"show acl {seen_dir}/{name}" for name in guard.LISTS]
+    commands = ["show info", "show servers state", "show stat -1 7 -1", f"show map {seen_dir}/{file_names.MAP}"]
+    commands += [f"show acl {seen_dir}/{name}" for name in file_names.LISTS]
     info, state, stat, table, *lists = batch(channel, commands)
     out = Seen()
     described = dict(line.partition(": ")[::2] for line in info)
@@ -160,7 +160,9 @@ def observe(
     out.table = _pairs(table)
     out.lists = {
         name: tuple(value for value, _ in pairs)
-        for name, pairs in ((name, _pairs(rows, whole=True)) for name, rows in zip(guard.LISTS, lists, strict=True))
+        for name, pairs in (
+            (name, _pairs(rows, whole=True)) for name, rows in zip(file_names.LISTS, lists, strict=True)
+        )
         if pairs is not None
     }
     try:
@@ -310,7 +312,7 @@ def perform(channel: Channel, seen_dir: str, actions: Sequence[Action]) -> list[
         try:
             if isinstance(action, ReplaceMap):
                 rows = [f"{key} {value}" for key, value in action.entries]
-                replace(channel, "map", f"{seen_dir}/{guard.MAP}", rows)
+                replace(channel, "map", f"{seen_dir}/{file_names.MAP}", rows)
             elif isinstance(action, ReplaceList):
                 replace(channel, "acl", f"{seen_dir}/{action.name}", action.patterns)
             else:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from lbagent.guard import guard
+from lbagent.guard import cfg_lines, file_names
 from lbagent.haproxy_cfg import blocks, hapcfg
 from lbagent.haproxy_cfg.hapcfg import File, Line, Section
 from lbagent.settings.config import Config
@@ -88,7 +88,7 @@ def adopt(files: Sequence[File], config: Config) -> Adopted:
         except CannotAdopt as error:
             refusals += error.problems
             continue
-        steer = guard.steer_lines(section.name, config.haproxy.seen_dir)
+        steer = cfg_lines.steer_lines(section.name, config.haproxy.seen_dir)
         added.append((section.file, _guard_place(section), blocks.block("guard", lines)))
         added.append((section.file, _steer_place(section), blocks.block("steer", steer)))
     if wanted:
@@ -223,7 +223,7 @@ def _guard_lines(section: Section, seen_dir: str, file: str) -> list[str]:
                 "drains outlive a reload by way of the global one: take that line out, or make it global"
             ]
         )
-    lines = guard.lines(section.name, seen_dir)
+    lines = cfg_lines.lines(section.name, seen_dir)
     if own:
         lines = [line for line in lines if hapcfg.words(line)[:1] != ("load-server-state-from-file",)]
     if any(_answers_503(line) for line in section.body):
@@ -248,7 +248,7 @@ def _global(files: Sequence[File], sections: list[Section], seen_dir: str) -> li
 
     Nothing where it names lbagent's server-state file already: then a template writes it, and what else it wants.
     """
-    path = f"{seen_dir}/{guard.STATE}"
+    path = f"{seen_dir}/{file_names.STATE}"
     tops = [section for section in sections if section.kind == "global"]
     own = [(section, line) for section in tops for line in section.lines("server-state-file")]
     if others := [(section, line) for section, line in own if line.words[1:] != (path,)]:
@@ -259,7 +259,7 @@ def _global(files: Sequence[File], sections: list[Section], seen_dir: str) -> li
                 for section, line in others
             ]
         )
-    lines = guard.global_lines(seen_dir)
+    lines = cfg_lines.global_lines(seen_dir)
     if own or not files:
         return []
     if tops:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 
-from lbagent.guard import guard
+from lbagent.guard import VERSION
 from lbagent.haproxy_cfg import hapcfg
 
 NOTE = 'put here by "lbctl haproxy adopt", taken out by "--remove"; edits are lost'
@@ -22,7 +22,7 @@ class Damaged(Exception):
 
 def block(kind: str, lines: Sequence[str]) -> list[str]:
     """``lines`` between the markers of ``kind``: guard, steer or state."""
-    return [f"  # BEGIN lbagent {kind} {guard.VERSION}: {NOTE}", *lines, f"  # END lbagent {kind}"]
+    return [f"  # BEGIN lbagent {kind} {VERSION}: {NOTE}", *lines, f"  # END lbagent {kind}"]
 
 
 def insert(text: str, blocks: Sequence[tuple[int, Sequence[str]]]) -> str:

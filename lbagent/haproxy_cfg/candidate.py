@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from lbagent.files import sync_folder
-from lbagent.guard import guard
+from lbagent.guard import state_files
 from lbagent.settings.config import Config
 
 CHECK_TIMEOUT = 300.0  # seconds; 12,000 backends take some five
@@ -72,7 +72,7 @@ def rehearse(changes: Sequence[Change], config: Config) -> None:
     with tempfile.TemporaryDirectory(prefix="lbagent-") as name:
         folder = Path(name)
         haproxy = msgspec.structs.replace(config.haproxy, state_dir=f"{folder}/state")
-        files = guard.files_at_rest(msgspec.structs.replace(config, haproxy=haproxy))
+        files = state_files.files_at_rest(msgspec.structs.replace(config, haproxy=haproxy))
         (folder / "state").mkdir()
         for file, text in files.items():
             (folder / "state" / file).write_text(text, encoding="utf-8")
@@ -216,7 +216,7 @@ def lay_down(config: Config) -> list[Path]:
     folder = Path(config.haproxy.state_dir)
     created = _make_folders(folder)
     owner = folder.stat()
-    for name, text in guard.files_at_rest(config).items():
+    for name, text in state_files.files_at_rest(config).items():
         target = folder / name
         if target.exists():
             continue

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from lbagent.cluster.cluster import Elsewhere, hold
 from lbagent.errors import LbagentError
-from lbagent.guard import guard
+from lbagent.guard import guard_map
 from lbagent.model import times as when
 from lbagent.model.intent import GUARD_GONE, Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed
@@ -152,7 +152,7 @@ class _Deciding:
         self._few_at_a_time(intent, out)
         out = self._protect(intent, out)
         self._clients_of({node for node, _ in drains if not self.change.nodes[node].services})
-        if any(len(key) + len(value) > LONGEST_ENTRY for key, value in guard.entries(self.config, out)):
+        if any(len(key) + len(value) > LONGEST_ENTRY for key, value in guard_map.entries(self.config, out)):
             raise LbagentError(
                 "bad_request", f"the names and the reason make more than {LONGEST_ENTRY} bytes of one answer"
             )

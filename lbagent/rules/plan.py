@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 
 import msgspec
 
-from lbagent.guard import guard
+from lbagent.guard import acl_lists, file_names, guard_map, server_state, state_files
 from lbagent.model.actions import (
     Action,
     CutSessions,
@@ -37,11 +37,11 @@ def desired(
     config: Config, intent: Intent, topology: Topology, observed: Observed, digest: str | None = None
 ) -> Desired:
     """What should be there. ``digest`` is that of the bypass secret, None without one."""
-    table = guard.entries(config, intent, _steer(intent, observed))
-    lists = guard.lists(config, {n: s.config for n, s in topology.services.items()}, digest)
-    files = guard.fixed_files(config) | {name: guard.list_text(p) for name, p in lists.items()}
-    files[guard.MAP] = guard.map_text(table)
-    files[guard.STATE] = guard.state_text(_state_rows(intent, observed))
+    table = guard_map.entries(config, intent, _steer(intent, observed))
+    lists = acl_lists.lists(config, {n: s.config for n, s in topology.services.items()}, digest)
+    files = state_files.fixed_files(config) | {name: acl_lists.list_text(p) for name, p in lists.items()}
+    files[file_names.MAP] = guard_map.map_text(table)
+    files[file_names.STATE] = server_state.state_text(_state_rows(intent, observed))
     return Desired(table=table, lists=lists, files=files)
 
 
@@ -155,7 +155,7 @@ def _release(seen: ServerSeen, held: Held) -> list[Action]:
 
 def _state_rows(intent: Intent, observed: Observed) -> dict[Ref, str]:
     """Lines of the server-state file; a server that HAProxy does not show now keeps the line it had."""
-    before = guard.state_rows(observed.files.get(guard.STATE, ""))
+    before = server_state.state_rows(observed.files.get(file_names.STATE, ""))
     rows = {}
     for ref, (_, _, drain, held) in intent.held().items():
         seen = observed.server(ref)
@@ -163,7 +163,7 @@ def _state_rows(intent: Intent, observed: Observed) -> dict[Ref, str]:
             continue
         if seen is not None:
             theirs = held.foreign if left_alone(seen, held) else None
-            rows[ref] = guard.state_row(seen, theirs or admin_for(drain, ref, observed))
+            rows[ref] = server_state.state_row(seen, theirs or admin_for(drain, ref, observed))
         elif ref in before:
             rows[ref] = before[ref]
     return rows

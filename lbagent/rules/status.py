@@ -8,7 +8,7 @@ from typing import Any
 
 from lbagent import __version__
 from lbagent.cluster.cluster import Member, View, sessions_elsewhere
-from lbagent.guard import guard
+from lbagent.guard import VERSION
 from lbagent.model.intent import GUARD_GONE, Drain, Held, Intent, Mode, Phase
 from lbagent.model.observed import Observed, Stream
 from lbagent.model.servers import Admin, Health, NodeState, Ref
@@ -21,7 +21,7 @@ def guard_state(topology: Topology, observed: Observed) -> str:
     versions = [observed.backends[b].guard for s in topology.services.values() for b in s.http]
     if observed.table is None or not versions or None in versions:
         return "missing"
-    return "old" if any(v is not None and v < guard.VERSION for v in versions) else "present"
+    return "old" if any(v is not None and v < VERSION for v in versions) else "present"
 
 
 def node_state(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from lbagent.guard import guard
+from lbagent.guard import file_names
 from lbagent.model.actions import (
     Action,
     CutSessions,
@@ -81,7 +81,7 @@ def haproxy(*backends: BackendSeen, **facts: object) -> Observed:
         frontends=frozenset({"public", "internal"}),
         backends={b.name: b for b in backends},
         table=(),
-        lists=dict.fromkeys(guard.LISTS, ()),
+        lists=dict.fromkeys(file_names.LISTS, ()),
         old_workers=(),
     )
     return replace(seen, **facts)
@@ -216,8 +216,8 @@ def haproxies(draw: st.DrawFn) -> Observed:
             for b in BACKENDS
         ),
         table=draw(st.none() | stale),
-        lists={name: draw(st.just(()) | st.just(("old",))) for name in guard.LISTS if draw(st.booleans())},
-        files={name: "old" for name in (guard.MAP, guard.STATE, guard.PAGE) if draw(st.booleans())},
+        lists={name: draw(st.just(()) | st.just(("old",))) for name in file_names.LISTS if draw(st.booleans())},
+        files={name: "old" for name in (file_names.MAP, file_names.STATE, file_names.PAGE) if draw(st.booleans())},
     )
     old = Worker(pid=99, sessions={Ref("nova", "ctl1"): 1}, current_map=draw(st.none() | stale))
     return replace(seen, old_workers=draw(st.sampled_from((None, (), (old,)))))

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lbagent.guard.guard import LISTS, MAP, marker
+from lbagent.guard.cfg_lines import marker
+from lbagent.guard.file_names import LISTS, MAP
 from lbagent.model.servers import FORCED_DRAIN, FORCED_MAINT
 
 RISES = 0.1  # seconds

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lbagent.guard import guard
+from lbagent.guard import VERSION, cfg_lines, file_names, guard_map, state_files
 from lbagent.model.intent import Intent, Mode, ServiceIntent
 from lbagent.settings import config
 from tests.lab.plant import BIN, HAPROXY, Agent, HAProxy, Plant, ask, eventually, free_port
@@ -69,30 +69,32 @@ class Proxy:
                 }
             )
         )
-        for name, text in guard.files_at_rest(tree).items():
+        for name, text in state_files.files_at_rest(tree).items():
             (self.folder / name).write_text(text)
         if READ_ONLY in self.variants:
             restricted = ServiceIntent(mode=Mode.READ_ONLY, keys=(READ_ONLY,), start=0, at_once=True)
-            table = guard.entries(tree, Intent().with_service(READ_ONLY, restricted))
-            (self.folder / guard.MAP).write_text(guard.map_text(table))
+            table = guard_map.entries(tree, Intent().with_service(READ_ONLY, restricted))
+            (self.folder / file_names.MAP).write_text(guard_map.map_text(table))
         self.config = self.folder / "haproxy.cfg"
         self.config.write_text(self._text())
 
     def _text(self) -> str:
-        text = f"global\n  nbthread 1\n  maxconn 1000\n  server-state-file {self.folder}/{guard.STATE}\n" + DEFAULTS
+        text = (
+            f"global\n  nbthread 1\n  maxconn 1000\n  server-state-file {self.folder}/{file_names.STATE}\n" + DEFAULTS
+        )
         for variant, port in self.port.items():
             text += f"frontend {variant}\n  bind 127.0.0.1:{port}\n  default_backend {variant}\n"
             guarded = variant in (GUARDED, READ_ONLY)
             lines = self._lines(variant) if guarded else []
-            steer = guard.steer_lines(variant, str(self.folder)) if guarded else []
+            steer = cfg_lines.steer_lines(variant, str(self.folder)) if guarded else []
             text += "\n".join([f"backend {variant}", *lines, f"  server one 127.0.0.1:{self.origin}", *steer]) + "\n"
         return text
 
     def _lines(self, backend: str) -> list[str]:
         if self.guard_file is None:
-            return guard.lines(backend, str(self.folder))
+            return cfg_lines.lines(backend, str(self.folder))
         text = self.guard_file.read_text()
-        for mark, value in (("BACKEND", backend), ("DIR", str(self.folder)), ("VERSION", str(guard.VERSION))):
+        for mark, value in (("BACKEND", backend), ("DIR", str(self.folder)), ("VERSION", str(VERSION))):
             text = text.replace(f"@{mark}@", value)
         return [line for line in text.splitlines() if not line.startswith("#")]
 

@@ -34,7 +34,7 @@ from etcd3gw.client import Etcd3Client
 from lbagent.agent.sharing import AT_REST
 from lbagent.control.client import Client, NoAgent
 from lbagent.errors import Exit
-from lbagent.guard.guard import MAP
+from lbagent.guard.file_names import MAP
 from tests.lab.plant import Agent, eventually, free_port
 from tests.measure.bench import cpu_seconds
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from lbagent.cli.haproxy import haproxy
-from lbagent.guard import guard
+from lbagent.guard import VERSION, cfg_lines, file_names
 
 TIMES = "  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n"
 STRICT = "global\n  zero-warning\n"
@@ -264,7 +264,7 @@ def test_a_dry_run_prints_a_valid_diff_and_touches_nothing(layout):
     result = layout.adopt()
     assert result.exit_code == 0, result.stderr
     for backend in GUARDED[layout.name]:
-        assert f"+  acl lba_guard str() -m str {guard.VERSION}/{backend}" in result.stdout
+        assert f"+  acl lba_guard str() -m str {VERSION}/{backend}" in result.stdout
     assert result.stdout.count("+  acl lba_guard") == len(GUARDED[layout.name])
     assert "not validated" not in result.stderr
     assert layout.content() == before
@@ -288,7 +288,7 @@ def test_written_it_is_accepted_without_a_warning_and_taken_out_again_byte_for_b
     removed = layout.adopt("--remove", "--write")
     assert removed.exit_code == 0, removed.stderr
     assert layout.content() == before
-    assert (layout.state / guard.MAP).exists()
+    assert (layout.state / file_names.MAP).exists()
 
 
 def test_the_diff_of_a_removal_is_validated_too(layout):
@@ -336,15 +336,15 @@ def test_output_has_every_file_changed_or_not(tmp_path):
 
 def test_state_files_that_exist_are_never_overwritten(plain):
     plain.state.mkdir(parents=True)
-    (plain.state / guard.MAP).write_text("nova 1|-|down|0|0|30|3600|30|nova||||\n")
-    before = (plain.state / guard.MAP).read_bytes()
+    (plain.state / file_names.MAP).write_text("nova 1|-|down|0|0|30|3600|30|nova||||\n")
+    before = (plain.state / file_names.MAP).read_bytes()
     assert plain.adopt("--write").exit_code == 0
-    assert (plain.state / guard.MAP).read_bytes() == before
-    (plain.state / guard.PAGE).unlink()
+    assert (plain.state / file_names.MAP).read_bytes() == before
+    (plain.state / file_names.PAGE).unlink()
     result = plain.adopt("--write")
     assert (result.exit_code, result.stdout) == (0, f"created what HAProxy loads from {plain.state}\n")
-    assert (plain.state / guard.PAGE).exists()
-    assert (plain.state / guard.MAP).read_bytes() == before
+    assert (plain.state / file_names.PAGE).exists()
+    assert (plain.state / file_names.MAP).read_bytes() == before
 
 
 def test_state_files_belong_to_the_folders_owner_and_are_for_all_to_read(plain):
@@ -361,8 +361,8 @@ def test_state_files_belong_to_the_folders_owner_and_are_for_all_to_read(plain):
         assert path.stat().st_uid == owner
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
     assert {path.name for path in plain.state.iterdir()} == {
-        *guard.LISTS,
-        *(guard.MAP, guard.PAGE, guard.ERRORFILE, guard.UPLOAD, guard.STATE),
+        *file_names.LISTS,
+        *(file_names.MAP, file_names.PAGE, file_names.ERRORFILE, file_names.UPLOAD, file_names.STATE),
     }
 
 
@@ -515,11 +515,11 @@ def test_guard_prints_what_a_generated_configuration_needs(plain):
     printed = CliRunner().invoke(haproxy, ["guard", "nova", "--config", str(plain.settings)])
     assert printed.exit_code == 0
     assert printed.stdout.splitlines() == [
-        *guard.lines("nova", str(plain.state)),
-        *guard.steer_lines("nova", str(plain.state)),
+        *cfg_lines.lines("nova", str(plain.state)),
+        *cfg_lines.steer_lines("nova", str(plain.state)),
     ]
     (path,) = plain.paths
-    state = f"global\n  server-state-file {plain.state}/{guard.STATE}\n"
+    state = f"global\n  server-state-file {plain.state}/{file_names.STATE}\n"
     text = PLAIN.replace("global\n", state).replace("\nbackend nova\n", f"\nbackend nova\n{printed.stdout}")
     path.write_text(text)
     result = plain.adopt("--write")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lbagent.guard import guard
+from lbagent.guard import cfg_lines, file_names
 from tests.lab.plant import HAPROXY, Load, Plant, ask, eventually, plant
 
 KB, MB = 1000, 1000 * 1000
@@ -216,7 +216,7 @@ def test_without_the_global_lines_the_guard_still_answers(make_plant):
         "".join(
             line
             for line in text.splitlines(keepends=True)
-            if f"/{guard.UPLOAD}" not in line and f"setenv {guard.UPLOAD_LOADED} " not in line
+            if f"/{file_names.UPLOAD}" not in line and f"setenv {cfg_lines.UPLOAD_LOADED} " not in line
         )
     )
     plant.start()

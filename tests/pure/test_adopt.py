@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbagent.guard import guard
+from lbagent.guard import VERSION, cfg_lines
 from lbagent.haproxy_cfg import adopt, blocks, hapcfg
 from lbagent.settings import config
 
@@ -89,12 +89,12 @@ def test_a_tcp_backend_is_noted_and_left_alone(settings):
 
 
 def test_a_guard_put_in_by_hand_is_left_alone():
-    lines = "\n".join([*guard.lines("nova", DIR), *guard.steer_lines("nova", DIR)])
+    lines = "\n".join([*cfg_lines.lines("nova", DIR), *cfg_lines.steer_lines("nova", DIR)])
     text = f"global\n  server-state-file {DIR}/servers.state\n{HTTP}backend nova\n{lines}\n  server s 127.0.0.1:1\n"
     result = adopted(text)
     assert result.files == (("a.cfg", text),)
     assert "not put in" in result.notes[0]
-    assert adopt.guards(result.files) == {"nova": guard.VERSION}
+    assert adopt.guards(result.files) == {"nova": VERSION}
 
 
 # -------------------------------------------------------------------------------------------------- places
@@ -354,7 +354,7 @@ def test_what_the_doctor_reads():
         + "backend tcp\n  mode tcp\n  server s :1\n"
     )
     reading = adopt.read(adopted(text).files)
-    assert reading.guards == dict.fromkeys(("plain", "cookie", "stick"), guard.VERSION)
+    assert reading.guards == dict.fromkeys(("plain", "cookie", "stick"), VERSION)
     assert reading.dirs == {DIR}
     assert reading.state_file == f"{DIR}/servers.state"
     assert reading.hard_stop_after == "10m"

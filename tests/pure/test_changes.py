@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from lbagent.errors import CODES, LbagentError
-from lbagent.guard import guard
+from lbagent.guard import guard_map, intent_copy
 from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed
 from lbagent.model.servers import Admin, Ref
@@ -164,7 +164,7 @@ def test_any_change_gives_an_intent_that_can_be_written_or_a_known_refusal(
     except LbagentError as error:
         assert error.code in CODES
     else:
-        assert guard.intent_from(guard.entries(CONFIG, decision.intent)) == decision.intent
+        assert intent_copy.intent_from(guard_map.entries(CONFIG, decision.intent)) == decision.intent
 
 
 def test_a_change_made_for_another_revision_is_refused() -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from lbagent.cluster import cluster
 from lbagent.cluster.cluster import Elsewhere, Member, View, follow, mend, pending, share, step, stricter, together
 from lbagent.errors import LbagentError
-from lbagent.guard import guard
+from lbagent.guard import guard_map, intent_copy
 from lbagent.model.intent import GUARD_GONE, Drain, Exceptional, Held, Intent, Mode, Phase, ServiceIntent, Shared, Stamp
 from lbagent.model.servers import Admin, Ref
 from lbagent.rules import changes
@@ -190,7 +190,7 @@ def test_an_exception_and_the_trail_survive_in_haproxys_map():
             "ctl2/nova": Exceptional(revision=3, drain=drain()),
         },
     )
-    assert guard.intent_from(guard.entries(CONFIG, mine)) == mine
+    assert intent_copy.intent_from(guard_map.entries(CONFIG, mine)) == mine
 
 
 # -------------------------------------------------------------------------------------------- mending

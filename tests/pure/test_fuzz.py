@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lbagent.errors import HAProxyError
-from lbagent.guard import guard
+from lbagent.guard import guard_map, intent_copy, server_state
 from lbagent.haproxy import master
 from lbagent.haproxy.instance import HAProxy
 from lbagent.haproxy.runtime import AdminSocket
@@ -445,7 +445,7 @@ def test_what_was_last_seen_is_read_or_forgotten(tmp_path_factory: pytest.TempPa
 KEYS = st.sampled_from(
     ["=intent/service/nova", "=intent/drain/ctl1/nova", "=intent/drain/", "=revision", "=intent/", "nova"]
 )
-COPIES = [value for key, value in guard.entries(config.parse(""), INTENT) if key.startswith("=intent")]
+COPIES = [value for key, value in guard_map.entries(config.parse(""), INTENT) if key.startswith("=intent")]
 
 
 @given(
@@ -467,21 +467,21 @@ COPIES = [value for key, value in guard.entries(config.parse(""), INTENT) if key
 @examples(200)
 def test_the_copy_in_a_map_is_an_intent_or_damaged(table: list[tuple[str, str]]) -> None:
     with contextlib.suppress(msgspec.MsgspecError, ValueError):
-        assert isinstance(guard.intent_from(table), Intent)
+        assert isinstance(intent_copy.intent_from(table), Intent)
 
 
 @given(st.text(max_size=200))
 @examples(100)
 def test_files_of_the_state_folder_are_read_whatever_they_hold(text: str) -> None:
-    assert all(len(pair) == 2 for pair in guard.parse_map_text(text))
-    assert all(ref.backend and line for ref, line in guard.state_rows(text).items())
+    assert all(len(pair) == 2 for pair in guard_map.parse_map_text(text))
+    assert all(ref.backend and line for ref, line in server_state.state_rows(text).items())
 
 
 # ------------------------------------------------------------------------------------- HAProxy's answers
 
 
 STATE = f"""1
-{guard.HEADER_V1}
+{server_state.HEADER_V1}
 3 nova 1 ctl1 127.0.0.1 2 0 1 1 2 1 0 2 0 0 0 0 - 28472 - 0 0 - - 0
 3 nova 2 ctl2 127.0.0.1 0 0 1 1 2 8 2 0 6 0 0 0 - 28479 - 0 0 - - 0
 """
@@ -511,7 +511,7 @@ ANSWERS = {
     "show info": "Name: HAProxy\nVersion: 2.6.12-1\nProcess_num: 1\nPid: 77\nUptime: 0d 0h00m02s\n",
     "show servers state": STATE,
     "show stat": STAT,
-    "show map": "".join(f"0x55 {key} {value}\n" for key, value in guard.entries(config.parse(""), INTENT)),
+    "show map": "".join(f"0x55 {key} {value}\n" for key, value in guard_map.entries(config.parse(""), INTENT)),
     "show acl": "0x55 ^nova GET /x$\n",
     "show acl\n": "# id (file) description\n0 () acl 'str' file 'h.cfg' line 15. curr_ver=0 next_ver=0 entry_cnt=1\n",
     "show acl #": "0x55 1/nova\n",
@@ -594,7 +594,7 @@ def test_the_fake_is_believed_as_long_as_it_tells_the_truth(fake: Fake) -> None:
     seen = look(fake)
     assert seen.up and not seen.blind, (seen.error, seen.blind)
     assert [worker.pid for worker in seen.old_workers or ()] == [70]
-    assert guard.intent_from(seen.table or ()) == INTENT
+    assert intent_copy.intent_from(seen.table or ()) == INTENT
 
 
 @given(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbagent.errors import HAProxyDown, HAProxyError
-from lbagent.guard import guard
+from lbagent.guard import file_names
 from lbagent.haproxy.runtime import LONGEST_LINE, Facts, _lines, _split, batch, observe, perform, replace, streams
 from lbagent.model.actions import CutSessions, ProveHealth, ReplaceMap, SetAdmin, SetAgentCheck, WriteFile
 from lbagent.model.observed import Stream
@@ -212,19 +212,19 @@ def test_a_haproxy_without_the_guard() -> None:
 def test_a_haproxy_with_the_guard_and_something_in_its_map() -> None:
     answers = PLAIN | {
         "show map": '0x5f keystone 1|-|down\n0x60 =json/keystone {"a": "b c"}\n',
-        f"show acl {DIR}/{guard.ALLOW}": "0x61 ^nova (POST) (/a b)$\n",
+        f"show acl {DIR}/{file_names.ALLOW}": "0x61 ^nova (POST) (/a b)$\n",
         f"show acl {DIR}": "",
     }
-    answers = {f"show acl {DIR}/{guard.ALLOW}": answers.pop(f"show acl {DIR}/{guard.ALLOW}"), **answers}
+    answers = {f"show acl {DIR}/{file_names.ALLOW}": answers.pop(f"show acl {DIR}/{file_names.ALLOW}"), **answers}
     seen, _ = observe(Recorded(answers), DIR, None)
     assert seen.table == (("=json/keystone", '{"a": "b c"}'), ("keystone", "1|-|down"))
-    assert seen.lists == dict.fromkeys(guard.LISTS, ()) | {guard.ALLOW: ("^nova (POST) (/a b)$",)}
+    assert seen.lists == dict.fromkeys(file_names.LISTS, ()) | {file_names.ALLOW: ("^nova (POST) (/a b)$",)}
 
 
 def test_an_empty_map_is_not_a_missing_one() -> None:
     seen, _ = observe(Recorded(PLAIN | {"show map": "", f"show acl {DIR}": ""}), DIR, None)
     assert seen.table == ()
-    assert seen.lists == dict.fromkeys(guard.LISTS, ())
+    assert seen.lists == dict.fromkeys(file_names.LISTS, ())
 
 
 def test_what_cannot_change_is_asked_for_once_a_worker() -> None:
@@ -363,7 +363,7 @@ def test_a_file_is_not_haproxys_to_write() -> None:
         perform(Recorded({}), DIR, [WriteFile("a", "b")])
 
 
-MAP = f"{DIR}/{guard.MAP}"
+MAP = f"{DIR}/{file_names.MAP}"
 
 
 def test_a_map_is_replaced_in_one_moment() -> None:
@@ -398,7 +398,7 @@ def test_a_map_that_did_not_arrive_whole_is_not_put_in_force(answers: dict[str, 
 
 
 def test_a_list_is_added_pattern_by_pattern_with_its_blanks_escaped() -> None:
-    path = f"{DIR}/{guard.ALLOW}"
+    path = f"{DIR}/{file_names.ALLOW}"
     channel = Recorded({"prepare acl": "New version created: 2", "show acl": "0x1 x"})
     replace(channel, "acl", path, [r"^nova (POST) (/a\?b;c)$"])
     assert channel.asked[1] == rf"add acl @2 {path} ^nova\ (POST)\ (/a\\?b\;c)$"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from msgspec.structs import replace
 
-from lbagent.guard import guard
+from lbagent.guard import file_names, server_state, state_files
 from lbagent.model.actions import (
     Action,
     CutSessions,
@@ -188,10 +188,10 @@ def test_a_maint_that_drain_cannot_lift_is_not_fought_in_every_tick(mask: int) -
 def test_files_come_first_so_that_a_worker_that_starts_meanwhile_starts_right() -> None:
     intent = drained().with_service("nova", ServiceIntent(mode=Mode.DOWN, start=NOW, keys=("nova",)))
     old = Worker(pid=99, sessions={}, current_map=())
-    stale = replace(haproxy(), old_workers=(old,), lists={guard.ALLOW: ("stale",)})
+    stale = replace(haproxy(), old_workers=(old,), lists={file_names.ALLOW: ("stale",)})
     kinds = [type(a) for a in Loop(CONFIG, intent, stale).actions()]
     files = kinds.count(WriteFile)
-    assert files == len(guard.files_at_rest(CONFIG))
+    assert files == len(state_files.files_at_rest(CONFIG))
     assert kinds[files:] == [ReplaceMap, ReplaceMap, ReplaceList, SetAdmin]
 
 
@@ -220,12 +220,12 @@ def test_late_requests_of_old_workers_are_steered_to_a_server_that_is_ready() ->
 def test_the_state_file_holds_what_is_held() -> None:
     def rows(intent: Intent, observed: Observed) -> dict[Ref, str]:
         want = desired(CONFIG, intent, topology(CONFIG, observed.backends), observed)
-        return guard.state_rows(want.files[guard.STATE])
+        return server_state.state_rows(want.files[file_names.STATE])
 
     assert set(rows(drained(), haproxy())) == {CTL1}
     assert set(rows(drained(phase=Phase.RETURNING), haproxy())) == {CTL1}
     assert rows(drained(phase=Phase.RELEASED), haproxy()) == {}
-    before = haproxy(files={guard.STATE: guard.state_text(rows(drained(), haproxy()))})
+    before = haproxy(files={file_names.STATE: server_state.state_text(rows(drained(), haproxy()))})
     away = replace(before, backends={"keystone": before.backends["keystone"]})
     assert rows(drained(), away) == rows(drained(), haproxy()), "kept while HAProxy does not show it"
 
@@ -234,7 +234,7 @@ def test_a_drained_server_is_in_the_state_file_whoever_took_it_out_first() -> No
     intent = drained(servers=recorded(foreign=Admin.MAINT))
     observed = looks(mask=1, op=0)
     want = desired(CONFIG, intent, topology(CONFIG, observed.backends), observed)
-    assert CTL1 in guard.state_rows(want.files[guard.STATE])
+    assert CTL1 in server_state.state_rows(want.files[file_names.STATE])
 
 
 # ----------------------------------------------------------------------------------------- properties
@@ -302,7 +302,7 @@ def test_with_the_whole_intent_ended_haproxy_is_as_on_an_ordinary_day(intent: In
     loop = Loop(CONFIG, ended, observed).settle()
     assert loop.intent == Intent(revision=2)
     assert loop.observed.table in (None, (("=revision", "2"),))
-    assert loop.observed.files[guard.STATE] == "1\n"
+    assert loop.observed.files[file_names.STATE] == "1\n"
     for ref, (_, _, _, held) in ended.held().items():
         if held.foreign is None:
             assert _seen(loop.observed, ref).admin is Admin.READY

@@ -1,0 +1,58 @@
+"""The copy of the intent that the map carries, for the day the store is lost: written, and read back. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import msgspec
+
+from lbagent.model.intent import Drain, Exceptional, Intent, ServiceIntent, Stamp
+
+
+def copy_of(intent: Intent) -> dict[str, str]:
+    """The entries that hold a copy of ``intent``: key → value."""
+    out = {f"=intent/service/{name}": _compact(service) for name, service in intent.services.items()}
+    for node, drains in sorted(intent.drains.items()):
+        for name, drain in sorted(drains.items()):
+            out[f"=intent/drain/{node}/{name}"] = _compact(drain)
+    if intent.revision:  # though nothing be closed: an older intent has to be told from this one
+        out["=revision"] = str(intent.revision)
+    if intent.trail:
+        out["=trail"] = ",".join(f"{stamp.revision}-{stamp.id}" for stamp in intent.trail)
+    if intent.members:
+        out["=members"] = ",".join(intent.members)
+    for subject, exception in intent.exceptions.items():
+        out[f"=intent/local/{subject}"] = _compact(exception)
+    return out
+
+
+def intent_from(table: Iterable[tuple[str, str]]) -> Intent:
+    """The intent that a map was written for: it carries a copy, for the day the store is lost.
+
+    msgspec.ValidationError or ValueError when the copy is damaged.
+    """
+    intent = Intent()
+    for key, value in table:
+        if key.startswith("=intent/service/"):
+            service = msgspec.json.decode(value, type=ServiceIntent)
+            intent = intent.with_service(key.removeprefix("=intent/service/"), service)
+        elif key.startswith("=intent/drain/"):
+            node, _, name = key.removeprefix("=intent/drain/").partition("/")
+            intent = intent.with_drain(node, name, msgspec.json.decode(value, type=Drain))
+        elif key.startswith("=intent/local/"):
+            exception = msgspec.json.decode(value, type=Exceptional)
+            exceptions = intent.exceptions | {key.removeprefix("=intent/local/"): exception}
+            intent = msgspec.structs.replace(intent, exceptions=exceptions)
+        elif key == "=revision":
+            intent = msgspec.structs.replace(intent, revision=int(value))
+        elif key == "=trail":
+            stamps = (stamp.partition("-") for stamp in value.split(","))
+            intent = msgspec.structs.replace(intent, trail=tuple(Stamp(int(n), unique) for n, _, unique in stamps))
+        elif key == "=members":
+            intent = msgspec.structs.replace(intent, members=tuple(value.split(",")))
+    return intent
+
+
+def _compact(value: msgspec.Struct) -> str:
+    return json.dumps(msgspec.to_builtins(value), ensure_ascii=True, separators=(",", ":"))
