@@ -13,17 +13,17 @@ from lbagent.errors import Exit
 
 VERBS = {
     # verb: (module, attribute, help)
-    "status": ("status", "status", "Everything at a glance."),
-    "drain": ("nodes", "drain", "Take a node out: no new requests, wait until none is open."),
-    "ready": ("nodes", "ready", "Bring a node back once its health checks pass."),
-    "down": ("services", "down", "Close services: 503 with Retry-After, wait until quiesced."),
-    "read-only": ("services", "read_only", "Refuse writes, wait until no older one is in flight."),
+    "status": ("status", "status", "Show HAProxy, services and nodes, and why they are as they are."),
+    "drain": ("nodes", "drain", "Take a node out of traffic; wait until no request is open on it."),
+    "ready": ("nodes", "ready", "Put a node back into traffic once its health checks pass."),
+    "down": ("services", "down", "Close services with 503 and Retry-After; wait for older requests."),
+    "read-only": ("services", "read_only", "Refuse writes to services; wait for older writes."),
     "up": ("services", "up", "Open services again."),
-    "run": ("run", "run", "Enter maintenance, run a command, leave it again."),
-    "history": ("history", "history", "Who did what, when, why, how long it took."),
-    "forget": ("nodes", "forget", "End what is remembered of an HAProxy's agent that is gone for good."),
-    "doctor": ("doctor", "doctor", "Check HAProxy, the guard, files and permissions."),
-    "haproxy": ("haproxy", "haproxy", "Put the guard into HAProxy's configuration."),
+    "run": ("run", "run", "Begin a maintenance, run a command, end the maintenance."),
+    "history": ("history", "history", "Show who changed what, when, why, and how long it took."),
+    "forget": ("nodes", "forget", "Stop waiting for an HAProxy that is gone for good."),
+    "doctor": ("doctor", "doctor", "Check HAProxy, its configuration, files and permissions."),
+    "haproxy": ("haproxy", "haproxy", "Put lbagent's rules, the guard, into HAProxy's configuration."),
 }
 
 
@@ -53,15 +53,19 @@ class Verbs(click.Group):
 )
 @click.option(
     "--socket",
+    metavar="PATH",
     envvar="LBAGENT_SOCKET",
     default=DEFAULT_SOCKET,
     show_default=True,
-    help="The agent's control socket.",
+    help="The control socket of the agent.",
 )
 @click.version_option(__version__, prog_name="lbctl")
 @click.pass_context
 def lbctl(ctx: click.Context, socket: str) -> None:
-    """Maintenance for the services behind an HAProxy, through the lbagent beside it."""
+    """Maintenance for the services behind an HAProxy.
+
+    lbctl talks to lbagent, the agent on this host, which talks to HAProxy.
+    """
     ctx.obj = socket
 
 

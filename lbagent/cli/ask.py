@@ -1,4 +1,4 @@
-"""What every verb does with the agent: ask, wait while saying what is open, turn the end into an exit code."""
+"""What every verb does: send the change, show what it waits for, turn the result into an exit code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ def options(function: F) -> F:
     """The options of every verb that changes something."""
     for option in reversed(
         (
-            click.option("--reason", default="", help="Why; users and history see it. At most 500 characters."),
-            click.option("--detach", is_flag=True, help="Do not wait."),
-            click.option("--local", is_flag=True, help="This HAProxy alone, though it shares its intent with others."),
-            click.option("--dry-run", is_flag=True, help="Print what would be done, do nothing."),
-            click.option("--json", "as_json", is_flag=True, help="Print the operation as JSON."),
+            click.option(
+                "--reason",
+                metavar="TEXT",
+                default="",
+                help="Why. Users and the history see it. At most 500 characters.",
+            ),
+            click.option("--detach", is_flag=True, help="Return as soon as the change is accepted."),
+            click.option(
+                "--local", is_flag=True, help="Change this HAProxy only, not the others of the control plane."
+            ),
+            click.option("--dry-run", is_flag=True, help="Print what would be done and change nothing."),
+            click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
         )
     ):
         function = option(function)
@@ -34,7 +41,7 @@ def options(function: F) -> F:
 
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
-    """Ends lbctl with one clear line and the right exit code when the agent says no, or nothing."""
+    """Ends lbctl with one line and the right exit code when the agent refuses or does not answer."""
     try:
         yield
     except NoAgent as error:
@@ -80,12 +87,18 @@ def enter(
             for note in operation["notes"]:
                 click.echo(f"note: {note}", err=True)
         if detach and operation["state"] == "running":
-            click.echo(json.dumps(operation) if as_json else f"accepted, operation {operation['id']}; lbctl status")
+            click.echo(
+                json.dumps(operation)
+                if as_json
+                else f"accepted as operation {operation['id']}; `lbctl status` shows how it goes"
+            )
             return None
         try:
             return wait(client, operation, body, quiet=as_json)
         except KeyboardInterrupt:
-            click.echo(f"\nStopped waiting; it goes on. See `lbctl status`. To undo: {undo}", err=True)
+            click.echo(
+                f"\nStopped waiting; the change stays in force. `lbctl status` shows it. To undo: {undo}", err=True
+            )
             raise click.exceptions.Exit(130) from None
 
 
@@ -110,7 +123,7 @@ def _again(client: Client, body: dict[str, Any]) -> dict[str, Any]:
     while True:
         try:
             if not _still_asked(client.get("/v1/status"), body):
-                fail("the agent restarted, and meanwhile somebody else changed this: lbctl status", Exit.FAILED)
+                fail("the agent restarted, and somebody else changed this meanwhile; see `lbctl status`", Exit.FAILED)
             answer: dict[str, Any] = client.change(body)
         except NoAgent:
             if time.monotonic() >= deadline:
@@ -167,8 +180,8 @@ class Progress:
 def say_open(end: dict[str, Any], undo: str) -> None:
     """Why an operation ended without being done."""
     words = {
-        "deadline": "the deadline passed, it stays as it is; open:",
-        "pending": "accepted and kept, but not in force yet:",
+        "deadline": "the deadline passed. The change stays in force. Still open:",
+        "pending": "accepted and stored, but not in force everywhere yet:",
     }
     click.echo(f"lbctl: {words.get(end['state'], 'failed:')}", err=True)
     for line in end["open"]:
@@ -178,7 +191,7 @@ def say_open(end: dict[str, Any], undo: str) -> None:
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:
     lines = [f"note: {note}" for note in plan["notes"]]
-    return [*lines, *(plan["plan"] or ["nothing to do: it is so already"])]
+    return [*lines, *(plan["plan"] or ["nothing to do: this is in force already"])]
 
 
 def took(end: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""``lbctl doctor``: what is not right, and how to mend it."""
+"""``lbctl doctor``: checks an installation and says how to mend what is wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "wrong": "red"}
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
 def doctor(socket: str, path: Path | None, as_json: bool) -> None:
-    """Check HAProxy's version and socket, guard, maps, state file, permissions; say how to mend each."""
+    """Check HAProxy, its configuration, lbagent's files and permissions. Say how to mend what is wrong.
+
+    Exits with 1 when something is wrong, with 0 when there are only warnings and notes.
+    """
     try:
         config = load(path or DEFAULT_PATH) if path or DEFAULT_PATH.exists() else parse("")
     except ConfigError as error:

@@ -39,21 +39,27 @@ CONFIG = click.option(
 
 @click.group()
 def haproxy() -> None:
-    """Put the guard into HAProxy's configuration."""
+    """Put lbagent's rules, the guard, into HAProxy's configuration. Needs no running agent."""
 
 
 @haproxy.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
-@click.option("--write", is_flag=True, help="Change the files, once the check command accepts them.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Write the changed files there.")
-@click.option("--remove", "removing", is_flag=True, help="Take out what adopt put in.")
+@click.option("--write", is_flag=True, help="Write the changes, if HAProxy's own check accepts them.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the changed files into DIR and leave the originals alone.",
+)
+@click.option("--remove", "removing", is_flag=True, help="Take out exactly what adopt put in.")
 @CONFIG
 def adopt(files: tuple[Path, ...], write: bool, output: Path | None, removing: bool, config_path: Path | None) -> None:
-    """Put the guard into HAProxy's configuration: all of its FILEs, in HAProxy's order.
+    """Put the guard into HAProxy's configuration and print the difference; --write changes the files.
 
-    A folder stands for its *.cfg files, as for "haproxy -f". The guard goes into the backends of the configured
-    services or, with none configured, into every http backend that has servers. Prints the difference unless told
-    to write it. Running it again changes nothing.
+    Name all the FILEs that HAProxy loads, in HAProxy's order. A folder stands for its *.cfg files, as for "haproxy -f".
+
+    The guard goes into the backends of the configured services. If no service is configured, it goes into every
+    backend that serves http and has servers. Running this again changes nothing.
     """
     if write and output:
         raise click.UsageError("--write changes the files, --output leaves them alone: give one of them")
@@ -79,7 +85,7 @@ def adopt(files: tuple[Path, ...], write: bool, output: Path | None, removing: b
 @click.argument("backend")
 @CONFIG
 def guard_(backend: str, config_path: Path | None) -> None:
-    """Print the guard of BACKEND, for a deployer that writes haproxy.cfg.
+    """Print the guard's lines for BACKEND, for a tool that generates haproxy.cfg.
 
     The http-request lines belong above those of the backend, the use-server line below them. The global section
     needs "server-state-file STATE_DIR/servers.state".

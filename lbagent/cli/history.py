@@ -1,4 +1,4 @@
-"""``lbctl history``: what was done."""
+"""``lbctl history``: who changed what, when and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lbagent.control.client import Client
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
 def history(socket: str, as_json: bool) -> None:
-    """Who did what, when, why, how long it took; the newest last."""
+    """Show who changed what, when, why, and how long it took. The newest is last."""
     with ask.answered():
         entries = Client(socket).get("/v1/history")["history"]
     if as_json:

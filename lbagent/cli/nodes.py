@@ -1,4 +1,4 @@
-"""``lbctl drain``, ``ready`` and ``forget``: a node out of traffic, back, and gone for good."""
+"""``lbctl drain`` and ``ready`` (a node out of traffic and back), and ``forget`` (an HAProxy gone for good)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,34 @@ from lbagent.control.client import Client
 
 
 @click.command()
-@click.argument("node", shell_complete=complete_node)
+@click.argument("node", metavar="NODE", shell_complete=complete_node)
 @click.option(
-    "--service", "services", multiple=True, shell_complete=complete_service, help="Only this service's servers."
+    "--service",
+    "services",
+    metavar="SERVICE",
+    multiple=True,
+    shell_complete=complete_service,
+    help="Only the servers of this service. May be repeated.",
 )
-@click.option("--deadline", default="5m", show_default=True, help="How long to wait for open requests.")
-@click.option("--kill", is_flag=True, help="Cut what is open at the deadline.")
-@click.option("--maint", is_flag=True, help="End in maint: health checks stop too.")
+@click.option(
+    "--deadline",
+    metavar="DURATION",
+    default="5m",
+    show_default=True,
+    help="How long to wait for open requests. The drain stays when it has passed.",
+)
+@click.option("--kill", is_flag=True, help="At the deadline, cut the requests that are still open.")
+@click.option(
+    "--maint", is_flag=True, help="When no request is open, put the servers in maint: health checks stop too."
+)
 @click.option(
     "--last",
     type=click.Choice(["refuse", "down"]),
     default="refuse",
     show_default=True,
-    help="What to do about services that would lose their last ready server: refuse, or close them with a 503.",
+    help="What to do when a service would lose its last ready server: refuse, or close it with 503.",
 )
-@click.option("--force", is_flag=True, help="Drain even the last ready server.")
+@click.option("--force", is_flag=True, help="Drain even the last ready server of a service.")
 @ask.options
 @click.pass_obj
 def drain(
@@ -42,7 +55,7 @@ def drain(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Stop new requests to the servers of NODE and wait until none is open."""
+    """Take NODE out of traffic: no new requests to its servers. Wait until no request is open on them."""
     body = {
         "nodes": {node: {"state": "drained", "services": list(services)}},
         "deadline": deadline,
@@ -65,12 +78,23 @@ def drain(
 
 
 @click.command()
-@click.argument("node", shell_complete=complete_node)
+@click.argument("node", metavar="NODE", shell_complete=complete_node)
 @click.option(
-    "--service", "services", multiple=True, shell_complete=complete_service, help="Only this service's servers."
+    "--service",
+    "services",
+    metavar="SERVICE",
+    multiple=True,
+    shell_complete=complete_service,
+    help="Only the servers of this service. May be repeated.",
 )
-@click.option("--timeout", default="2m", show_default=True, help="How long to wait for health checks.")
-@click.option("--force", is_flag=True, help="Do not wait for health checks.")
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    default="2m",
+    show_default=True,
+    help="How long to wait for health checks. After that NODE stays drained.",
+)
+@click.option("--force", is_flag=True, help="Put it back without waiting for health checks.")
 @ask.options
 @click.pass_obj
 def ready(
@@ -85,7 +109,7 @@ def ready(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Check the health of NODE's servers, then give them traffic again; all of them or none."""
+    """Put NODE back into traffic once the health checks of its servers pass: all of its servers, or none."""
     body = {
         "nodes": {node: {"state": "ready", "services": list(services)}},
         "timeout": timeout,
@@ -105,10 +129,13 @@ def ready(
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", metavar="NODE")
 @click.pass_obj
 def forget(socket: str, node: str) -> None:
-    """End what is remembered of NODE's agent, once its HAProxy is gone for good: no command waits for it then."""
+    """Stop waiting for the agent on NODE, whose HAProxy is gone for good.
+
+    An agent that starts again on NODE joins the control plane again.
+    """
     with ask.answered():
         Client(socket).forget(node)
-    click.echo(f"{node} is forgotten; its agent would be seen again as soon as it runs")
+    click.echo(f"{node} is forgotten: no command waits for it any more")

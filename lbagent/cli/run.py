@@ -13,15 +13,48 @@ from lbagent.errors import Exit
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--drain", "nodes", multiple=True, shell_complete=complete_node, help="Drain this node.")
-@click.option("--down", "closed", multiple=True, shell_complete=complete_service, help="Close this service.")
 @click.option(
-    "--read-only", "restricted", multiple=True, shell_complete=complete_service, help="Restrict this service."
+    "--drain",
+    "nodes",
+    metavar="NODE",
+    multiple=True,
+    shell_complete=complete_node,
+    help="Drain this node first. May be repeated.",
 )
-@click.option("--for", "for_", metavar="DURATION", help="How long it is expected to take; told to clients.")
-@click.option("--deadline", default="5m", show_default=True, help="How long to wait before the command starts.")
-@click.option("--timeout", default="2m", show_default=True, help="How long to wait for health checks at the end.")
-@click.option("--reason", default="", help="Why; users and history see it.")
+@click.option(
+    "--down",
+    "closed",
+    metavar="SERVICE",
+    multiple=True,
+    shell_complete=complete_service,
+    help="Close this service first. May be repeated.",
+)
+@click.option(
+    "--read-only",
+    "restricted",
+    metavar="SERVICE",
+    multiple=True,
+    shell_complete=complete_service,
+    help="Make this service read-only first. May be repeated.",
+)
+@click.option(
+    "--for", "for_", metavar="DURATION", help="How long it is expected to take, such as 20m. Clients are told."
+)
+@click.option(
+    "--deadline",
+    metavar="DURATION",
+    default="5m",
+    show_default=True,
+    help="How long to wait for older requests before COMMAND. It does not start if they are still open then.",
+)
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    default="2m",
+    show_default=True,
+    help="How long to wait for health checks after COMMAND.",
+)
+@click.option("--reason", metavar="TEXT", default="", help="Why. Users and the history see it. At most 500 characters.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def run(
@@ -35,13 +68,13 @@ def run(
     reason: str,
     command: tuple[str, ...],
 ) -> None:
-    """Enter maintenance, wait, run COMMAND, leave; exits with the command's status.
+    """Begin a maintenance, run COMMAND, end the maintenance. Exits with the status of COMMAND.
 
-    The command does not start unless the maintenance is in force everywhere and nothing older is open.
+    COMMAND starts only when the maintenance is in force everywhere and no older request is open.
     """
     modes = {name: {"mode": "down"} for name in closed} | {name: {"mode": "read-only"} for name in restricted}
     if not modes and not nodes:
-        ask.fail("nothing to enter: give --drain, --down or --read-only", Exit.USAGE)
+        ask.fail("give at least one of --drain, --down or --read-only", Exit.USAGE)
     enter: dict[str, Any] = {
         "services": modes,
         "nodes": {node: {"state": "drained"} for node in nodes},

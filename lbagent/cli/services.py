@@ -14,12 +14,22 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
     @click.command(mode, help=help_text)
     @click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete_service)
     @click.option(
-        "--for", "for_", metavar="DURATION", help="Until how long from its start, such as 20m; told to clients."
+        "--for", "for_", metavar="DURATION", help="How long it is expected to take, such as 20m. Clients are told."
     )
-    @click.option("--until", metavar="TIME", help="Until when, ISO 8601.")
-    @click.option("--at", metavar="TIME", help="Start then, not now; announced in response headers until it starts.")
-    @click.option("--deadline", default="5m", show_default=True, help="How long to wait for older requests.")
-    @click.option("--force", is_flag=True, help="Close the http part of a service that has mode tcp backends too.")
+    @click.option(
+        "--until", metavar="TIME", help="When it is expected to end, such as 2026-12-01T02:20:00Z. Clients are told."
+    )
+    @click.option("--at", metavar="TIME", help="Start at this time, not now. Until then response headers announce it.")
+    @click.option(
+        "--deadline",
+        metavar="DURATION",
+        default="5m",
+        show_default=True,
+        help="How long to wait for older requests. The mode stays when it has passed.",
+    )
+    @click.option(
+        "--force", is_flag=True, help="Close only the http backends of a service that also has mode tcp backends."
+    )
     @ask.options
     @click.pass_obj
     def command(
@@ -47,7 +57,7 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
             "local": local,
         }
         names = ", ".join(services)
-        closing = f"{names}: {mode} from {at}, announced until then" if at else f"{names}: {done}"
+        closing = f"{names}: {mode} from {at}; response headers announce it until then" if at else f"{names}: {done}"
         ask.carry_out(
             socket,
             body,
@@ -63,14 +73,14 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
 
 down = _closing(
     "down",
-    "Answer every request of SERVICE with 503 and Retry-After; wait until HAProxy holds no older request.",
-    "down, no request from before is left in HAProxy",
+    "Close SERVICE: HAProxy answers every request with 503 and Retry-After. Wait until HAProxy holds no older request.",
+    "down; HAProxy holds no older request",
 )
 
 read_only = _closing(
     "read-only",
-    "Let queries of SERVICE through and refuse updates with 503; wait until no older update is in flight.",
-    "read-only, no update from before is left in HAProxy",
+    "Refuse writes to SERVICE with 503 and Retry-After; reads pass. Wait until HAProxy holds no older write.",
+    "read-only; HAProxy holds no older write",
 )
 
 
@@ -81,7 +91,7 @@ read_only = _closing(
 def up(
     socket: str, services: tuple[str, ...], reason: str, detach: bool, local: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Open SERVICE again; also ends a window that lies ahead."""
+    """Open SERVICE again. Also cancels a mode that was asked for a later time."""
     ask.carry_out(
         socket,
         {"services": {name: {"mode": "up"} for name in services}, "reason": reason, "local": local},

@@ -1,4 +1,4 @@
-"""``lbctl status``: everything at a glance."""
+"""``lbctl status``: HAProxy, services and nodes as they are, and why."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ COLOURS = {
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@click.option("--watch", is_flag=True, help="Go on, once a second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @click.pass_obj
 def status(socket: str, as_json: bool, watch: bool) -> None:
-    """Everything at a glance: HAProxy, services and nodes, and why they are as they are."""
+    """Show HAProxy, services and nodes, and why they are as they are."""
     client = Client(socket)
     if watch and not as_json:
         _watch(client)
@@ -130,24 +130,24 @@ def _agent(agent: dict[str, Any], revision: int) -> tuple[str, ...]:
 
 
 def _remarks(now: dict[str, Any]) -> list[str]:
-    """What an operator should not overlook."""
+    """Lines below the tables: what an operator should know and the tables do not show."""
     out = []
     for service in now["services"]:
         for server in service["servers"]:
             name = f"{server['backend']}/{server['server']}"
             if server["foreign"]:
-                out.append(f"{name} is in {server['admin']}, not by lbagent: left alone")
+                out.append(f"{name} is in {server['admin']}, set by somebody else: lbagent leaves it alone")
             elif server["health"] == "down":
-                out.append(f"{name} is down")
+                out.append(f"{name} fails its health check")
         if service["orphan"]:
             out.append(f"{service['name']} is no longer configured; its mode stays until `lbctl up {service['name']}`")
         if service["missing"]:
-            out.append(f"{service['name']}: not in HAProxy: {', '.join(service['missing'])}")
+            out.append(f"{service['name']}: HAProxy has no backend {', '.join(service['missing'])}")
         if service["tcp"]:
-            out.append(f"{service['name']}: mode tcp, can only be drained: {', '.join(service['tcp'])}")
+            out.append(f"{service['name']}: backends in mode tcp can only be drained: {', '.join(service['tcp'])}")
     for node in now["nodes"]:
         if node["orphans"]:
-            out.append(f"{node['name']}: gone from HAProxy, still drained: {', '.join(node['orphans'])}")
+            out.append(f"{node['name']}: drained, but no longer in HAProxy: {', '.join(node['orphans'])}")
     return ["", *out] if out else []
 
 
