@@ -33,8 +33,9 @@ from lbagent.rules.operations import Operation, Situation, begin, judge
 from lbagent.rules.plan import AWAY, Desired, address, desired, plan
 from lbagent.rules.status import status
 from lbagent.settings.config import Config
-from lbagent.store.file import Damaged, Store
+from lbagent.store.codec import Damaged
 from lbagent.store.history import History
+from lbagent.store.protocol import Store
 from lbagent.topology.resolve import Topology, topology
 
 log = logging.getLogger(__name__)

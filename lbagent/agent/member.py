@@ -28,8 +28,8 @@ from lbagent.rules.life import node_well
 from lbagent.rules.operations import PATIENCE, Operation, open_lines
 from lbagent.rules.status import agents
 from lbagent.settings.config import Config
-from lbagent.store.file import Store
 from lbagent.store.history import History
+from lbagent.store.protocol import Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

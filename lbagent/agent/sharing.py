@@ -14,7 +14,6 @@ from lbagent.cluster.cluster import Member, View, descends, newer, skewed
 from lbagent.errors import StoreError
 from lbagent.model.intent import Intent, Shared
 from lbagent.model.times import iso
-from lbagent.store.file import Store
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ UNCHANGED = 60.0  # seconds after which a report is sent though nothing is new: 
 SKEW = 5.0  # seconds by which clocks may differ before it is said
 
 
-class SharedStore(Store[Shared], Protocol):
+class SharedStore(Protocol):
     """A store that several agents use: it also holds what each of them reports."""
 
     @property
@@ -35,6 +34,7 @@ class SharedStore(Store[Shared], Protocol):
     async def report(self, member: Member, sick: tuple[str, ...]) -> None: ...
     async def renew(self) -> None: ...
     async def forget(self, node: str) -> None: ...
+    def watch(self) -> AsyncIterator[None]: ...
     def close(self) -> None: ...
 
 
@@ -123,7 +123,7 @@ class Sharing:
     async def forget(self, node: str) -> None:
         await self._store.forget(node)
 
-    def watch(self) -> AsyncIterator[int]:
+    def watch(self) -> AsyncIterator[None]:
         return self._store.watch()
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ from lbagent.cluster.cluster import Member, View
 from lbagent.errors import Conflict
 from lbagent.model.intent import Drain, Shared
 from lbagent.settings.config import parse
-from lbagent.store.etcd.store import RENEW, EtcdStore
+from lbagent.store.etcd.lease import RENEW
+from lbagent.store.etcd.store import EtcdStore
 from tests.lab.plant import eventually, free_port
 from tests.measure.bench import serves
 from tests.measure.scale import etcd_command, measure, put_and_event, show, world

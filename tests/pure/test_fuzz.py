@@ -31,7 +31,8 @@ from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
 from lbagent.model.observed import BackendSeen, Observed
 from lbagent.rules.changes import Change
 from lbagent.settings import config, shipped
-from lbagent.store import file as store
+from lbagent.store.codec import Damaged, encode
+from lbagent.store.file import FileStore
 from tests.lab.plant import Plant, ask
 
 SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
@@ -414,7 +415,7 @@ INTENT = (
     .with_service("nova", ServiceIntent(mode=Mode.DOWN, start=1, until=60, reason="é😀\n", keys=("fe@10.0.0.1/nova",)))
     .with_drain("ctl1", "nova", Drain(servers=(Held(backend="nova", server="ctl1"),)))
 )
-STORED = store.encode(INTENT).encode()
+STORED = encode(INTENT).encode()
 
 
 @given(st.binary(max_size=200) | DAMAGE.map(lambda damages: damaged(STORED, damages)))
@@ -423,8 +424,8 @@ def test_damaged_bytes_never_become_an_intent(tmp_path_factory: pytest.TempPathF
     """Damage that only moves white space, or changes nothing, gives the intent that was stored, and no other."""
     path = tmp_path_factory.getbasetemp() / "fuzz.json"
     path.write_bytes(raw)
-    with contextlib.suppress(store.Damaged):
-        assert store.FileStore(path)._read() == INTENT
+    with contextlib.suppress(Damaged):
+        assert FileStore(path)._read() == INTENT
 
 
 LAST_SEEN = b'[{"nova": {"name": "nova", "http": true, "sticky": false, "guard": 1, "servers": {}}}, ["public"]]'

@@ -13,7 +13,8 @@ from hypothesis import given
 from lbagent import files
 from lbagent.errors import Conflict, LbagentError, StoreError
 from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
-from lbagent.store.file import Damaged, FileStore, decode, encode
+from lbagent.store.codec import Damaged, decode, encode
+from lbagent.store.file import FileStore
 from lbagent.store.history import KEPT, History
 from tests.lab.model_haproxy import NOW, examples, intents
 
@@ -85,16 +86,6 @@ async def test_a_disk_that_takes_nothing_leaves_what_was_there(
     monkeypatch.undo()
     assert (await store.read()).services == INTENT.services  # type: ignore[union-attr]
     assert [p.name for p in path.parent.iterdir()] == ["intent.json"]
-
-
-async def test_watch_wakes_with_each_new_revision(store: FileStore) -> None:
-    watch = store.watch()
-    for revision in (1, 2):
-        waiting = asyncio.ensure_future(anext(watch))
-        await asyncio.sleep(0.01)
-        assert not waiting.done()
-        await store.swap(revision - 1, INTENT)
-        assert await asyncio.wait_for(waiting, 1) == revision
 
 
 # ------------------------------------------------------------------------------------------- damaged

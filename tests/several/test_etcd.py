@@ -27,8 +27,8 @@ from lbagent.cluster.cluster import Member
 from lbagent.errors import Conflict, StoreError
 from lbagent.model.intent import Drain, Held, Mode, ServiceIntent, Shared, Stamp
 from lbagent.settings.config import Endpoint, EtcdConfig
+from lbagent.store.codec import Damaged, encode
 from lbagent.store.etcd.store import EtcdStore
-from lbagent.store.file import Damaged, encode
 from tests.lab.control import PORTS, Control, Host, control
 from tests.lab.plant import Load, eventually, free_port
 
@@ -200,6 +200,10 @@ def make_store() -> Iterator[Callable[..., EtcdStore]]:
         one.close()
 
 
+async def read(store: EtcdStore) -> Shared | None:
+    return (await store.look()).intent
+
+
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
     began = time.monotonic()
@@ -212,33 +216,33 @@ def within(seconds: float) -> Iterator[None]:
 
 
 async def test_what_was_never_stored_is_none_and_not_an_empty_intent(etcd, make_store):
-    assert await make_store(etcd.port).read() is None
+    assert await read(make_store(etcd.port)) is None
 
 
 async def test_what_is_stored_is_read_back_by_all_one_revision_on(etcd, make_store):
     one, other = make_store(etcd.port), make_store(etcd.port, node="ctl2")
-    assert await one.read() is None
+    assert await read(one) is None
     stored = await one.swap(0, CLOSED)
     assert stored.revision == 1
     assert (stored.services, stored.drains) == (CLOSED.services, CLOSED.drains)
-    assert await one.read() == await other.read() == stored
+    assert await read(one) == await read(other) == stored
 
 
 async def test_what_somebody_else_changed_meanwhile_is_a_conflict_and_stays(etcd, make_store):
     one, other = make_store(etcd.port), make_store(etcd.port, node="ctl2")
-    await one.read(), await other.read()
+    await read(one), await read(other)
     stored = await one.swap(0, CLOSED)
     for _ in range(2):
         with pytest.raises(Conflict, match="has changed since revision 0"):
             await other.swap(0, Shared())
-    assert await other.read() == stored
+    assert await read(other) == stored
     assert (await other.swap(1, Shared())).revision == 2
 
 
 async def test_of_many_who_swap_at_once_one_wins(etcd, make_store):
     stores = [make_store(etcd.port, node=f"ctl{i}") for i in range(5)]
     for store in stores:
-        await store.read()
+        await read(store)
     outcomes = await asyncio.gather(*(store.swap(0, CLOSED) for store in stores), return_exceptions=True)
     assert sorted(type(o).__name__ for o in outcomes) == ["Conflict"] * 4 + ["Shared"]
 
@@ -246,14 +250,14 @@ async def test_of_many_who_swap_at_once_one_wins(etcd, make_store):
 async def test_a_drain_is_stored_only_while_no_haproxy_finds_other_servers_sick(etcd, make_store):
     one, other = make_store(etcd.port), make_store(etcd.port, node="ctl2")
     await other.report(Member(node="ctl2"), ())
-    await one.read()
+    await read(one)
     await other.report(Member(node="ctl2"), ())
     stored = await one.swap(0, CLOSED, healthy=True)  # the same again is no change
-    await one.read()
+    await read(one)
     await other.report(Member(node="ctl2"), ("nova/ctl3",))
     with pytest.raises(Conflict):
         await one.swap(1, CLOSED, healthy=True)
-    assert await one.read() == stored
+    assert await read(one) == stored
 
 
 async def test_watch_wakes_with_each_new_revision(etcd, make_store):
@@ -304,7 +308,7 @@ class Wakes:
         raise AssertionError("it never stops waking")
 
     async def with_a_swap(self, other: EtcdStore) -> None:
-        stored = await other.read()
+        stored = await read(other)
         before = self.count
         await other.swap(stored.revision if stored else 0, CLOSED)
         await self.more_than(before, 1.0)
@@ -342,7 +346,7 @@ async def test_damaged_content_is_said_to_be_and_left_alone(etcd, make_store, co
 
 async def test_another_agents_report_that_cannot_be_read_stops_nobody(etcd, make_store, caplog):
     store = make_store(etcd.port)
-    await store.read()
+    await read(store)
     await store.swap(0, CLOSED)
     for key in ("agents/ctl2", "sick/ctl2", "what/else", "agents/ctl3"):
         etcd.ctl("put", f"/lbagent/{key}", "{nonsense")
@@ -355,8 +359,8 @@ async def test_what_lies_beside_the_prefix_is_not_looked_at(etcd, make_store):
     etcd.ctl("put", "/lbagent0", "x")
     etcd.ctl("put", "/lbagent-of-another/intent", "x")
     etcd.ctl("put", "/other/intent", "x")
-    assert await make_store(etcd.port).read() is None
-    assert await make_store(etcd.port, prefix="/region/one").read() is None
+    assert await read(make_store(etcd.port)) is None
+    assert await read(make_store(etcd.port, prefix="/region/one")) is None
 
 
 async def test_two_agents_of_one_name_are_noticed_and_a_restart_is_not(etcd, make_store):
@@ -385,31 +389,31 @@ async def test_two_agents_of_one_name_are_noticed_and_a_restart_is_not(etcd, mak
 async def test_an_endpoint_that_is_dead_is_passed_over(etcd, make_store):
     store = make_store(free_port(), etcd.port)
     with within(1):
-        assert await store.read() is None
+        assert await read(store) is None
         await store.swap(0, CLOSED)
     with within(0.5):
-        assert (await store.read()).revision == 1
+        assert (await read(store)).revision == 1
 
 
 async def test_an_endpoint_that_hangs_is_passed_over_and_then_left_alone(etcd, make_store):
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         store = make_store(hanging.getsockname()[1], etcd.port)
         with within(2.5):
-            assert await store.read() is None
+            assert await read(store) is None
         with within(0.5):
             await store.swap(0, CLOSED)
             await store.report(Member(node="ctl1"), ())
-            assert (await store.read()).revision == 1
+            assert (await read(store)).revision == 1
 
 
 async def test_an_endpoint_that_begins_to_hang_keeps_a_command_waiting_for_a_bounded_time(etcd, proxy, make_store):
     store = make_store(proxy.port, etcd.port)
-    assert await store.read() is None
+    assert await read(store) is None
     proxy.hang = True
     with within(3.5):
         await store.swap(0, CLOSED)
     with within(0.5):
-        assert (await store.read()).revision == 1
+        assert (await read(store)).revision == 1
     proxy.hang = False
 
 
@@ -440,23 +444,23 @@ async def test_one_that_is_back_is_found_at_once(etcd, make_store):
 @pytest.mark.parametrize("second", [True, False])
 async def test_a_swap_whose_answer_is_lost_is_known_for_its_own(etcd, proxy, make_store, second):
     store = make_store(proxy.port, *([etcd.port] if second else []))
-    assert await store.read() is None
+    assert await read(store) is None
     proxy.drop = lambda data: b"/kv/txn" in data and not proxy.dropped
     stored = await store.swap(0, CLOSED)
     assert proxy.dropped == 1
-    assert await store.read() == stored
+    assert await read(store) == stored
     assert json.loads(etcd.ctl("get", "/lbagent/intent", "-w", "json").splitlines()[0])["kvs"][0]["version"] == 1
     assert (await store.swap(1, CLOSED)).revision == 2
 
 
 async def test_it_is_known_when_another_has_built_on_it_since(etcd, proxy, make_store):
     store, other = make_store(proxy.port, etcd.port), make_store(etcd.port, node="ctl2")
-    assert await store.read() is None
+    assert await read(store) is None
     loop, built = asyncio.get_running_loop(), threading.Event()
 
     async def build() -> None:
         deadline = time.monotonic() + 2
-        while (stored := await other.read()) is None:
+        while (stored := await read(other)) is None:
             assert time.monotonic() < deadline
         await other.swap(1, stored.with_service("glance", ServiceIntent(mode=Mode.DOWN, start=5)))
         built.set()
@@ -471,7 +475,7 @@ async def test_it_is_known_when_another_has_built_on_it_since(etcd, proxy, make_
     proxy.before_cut = built.wait
     stored = await store.swap(0, CLOSED)
     assert stored.revision == 1
-    now = await store.read()
+    now = await read(store)
     assert (now.revision, set(now.services)) == (2, {"nova", "glance"})
 
 
@@ -482,7 +486,7 @@ async def test_slow_answers_are_waited_for(proxy, make_store):
     for _ in range(2):
         with contextlib.suppress(StoreError):
             await store.look()
-    assert await store.read() is None
+    assert await read(store) is None
     assert (await store.swap(0, CLOSED)).revision == 1
 
 
@@ -538,7 +542,7 @@ async def test_with_certificates_all_works(secure, make_store):
     etcd, _, good = secure
     one = make_store(etcd.port, scheme="https", **good)
     other = make_store(etcd.port, scheme="https", node="ctl2", **good)
-    assert await one.read() is None
+    assert await read(one) is None
     await wakes_with_a_swap(one, other)
     await one.report(Member(node="ctl1"), ())
     await one.renew()
@@ -593,13 +597,13 @@ async def test_a_user_with_nothing_but_the_prefix_can_do_it_all(etcd, make_store
     etcd.create_user()
     one = make_store(etcd.port, **USER)
     other = make_store(etcd.port, **USER, node="ctl2")
-    assert await one.read() is None
+    assert await read(one) is None
     await wakes_with_a_swap(one, other)
     await one.report(Member(node="ctl1"), ("nova/ctl1",))
     await one.renew()
     assert (await other.look()).alive == {"ctl1"}
-    await one.swap((await one.read()).revision, CLOSED, healthy=True)
-    one._renewed = 0.0
+    await one.swap((await read(one)).revision, CLOSED, healthy=True)
+    one._lease._renewed = 0.0
     await one.renew()
     await other.forget("ctl1")
     assert not (await other.look()).members
@@ -611,9 +615,9 @@ async def test_a_token_that_has_ended_is_asked_for_anew(etcd, make_store):
     one = make_store(etcd.port, **USER)
     other = make_store(etcd.port, **USER, node="ctl2")
     async with Wakes(one) as wakes:
-        assert await one.read() is None
+        assert await read(one) is None
         etcd.restart()
-        assert await one.read() is None
+        assert await read(one) is None
         await one.renew()
         await one.swap(0, CLOSED)
         await wakes.quiet()
@@ -631,7 +635,7 @@ async def test_the_password_may_lie_in_a_file_that_changes(etcd, make_store, fol
     with pytest.raises(StoreError, match="with this password"):
         await store.look()
     file.write_text("secret\n")
-    assert await store.read() is None
+    assert await read(store) is None
     file.unlink()
     with pytest.raises(StoreError, match=r"store\.etcd\.password_file cannot be read: .*No such file"):
         await make_store(etcd.port, user="lbagent", password_file=str(file)).look()
@@ -646,20 +650,20 @@ async def test_no_user_or_one_without_the_role_is_said(etcd, make_store):
     etcd.ctl("role", "revoke-permission", "lbagent", "--prefix=true", "/lbagent/")
     etcd.ctl("role", "grant-permission", "lbagent", "read", "--prefix=true", "/lbagent/")
     store = make_store(etcd.port, **USER)
-    assert await store.read() is None
+    assert await read(store) is None
     with pytest.raises(StoreError, match=r"may not read and write below store\.etcd\.prefix"):
         await store.swap(0, CLOSED)
 
 
 async def test_users_are_configured_before_etcd_asks_for_them_and_after(etcd, make_store):
     store = make_store(etcd.port, **USER)
-    assert await store.read() is None
+    assert await read(store) is None
     await store.swap(0, CLOSED)
     etcd.create_user()
-    assert (await store.read()).revision == 1
+    assert (await read(store)).revision == 1
     await store.swap(1, CLOSED)
     etcd.ctl("auth", "disable")
-    assert (await store.read()).revision == 2
+    assert (await read(store)).revision == 2
     await store.swap(2, CLOSED)
 
 

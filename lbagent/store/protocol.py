@@ -1,0 +1,19 @@
+"""What an agent needs of the place where its own intent is kept; a file (file.py) implements it."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from lbagent.model.intent import Intent
+
+T = TypeVar("T", bound=Intent)
+
+
+class Store(Protocol[T]):
+    async def read(self) -> T | None:
+        """The newest intent; None when nothing was ever stored. Damaged when it cannot be read."""
+        ...
+
+    async def swap(self, expected: int, intent: T) -> T:
+        """Store ``intent`` as revision ``expected + 1``; Conflict when the stored one is not ``expected``."""
+        ...
