@@ -181,7 +181,7 @@ def say_open(end: dict[str, Any], undo: str) -> None:
     """Why an operation ended without being done."""
     words = {
         "deadline": "the deadline passed. The change stays in force. Still open:",
-        "pending": "accepted and stored, but not in force everywhere yet:",
+        "pending": "accepted and stored, but not in force yet:",
     }
     click.echo(f"lbctl: {words.get(end['state'], 'failed:')}", err=True)
     for line in end["open"]:

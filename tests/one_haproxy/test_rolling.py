@@ -134,7 +134,7 @@ def test_foreign_states_are_left_alone(plant):
     """A maint and a drain by somebody else: shown, not ended by ready, never counted as ours."""
     plant.haproxy.run("set server nova/ctl1 state maint; set server keystone/ctl1 state drain")
     eventually(lambda: plant.agent.service("nova")["servers"][0]["foreign"], "it is shown")
-    assert "nova/ctl1 is in maint, not by lbagent" in plant.agent.ok("status")
+    assert "nova/ctl1 is in maint, set by somebody else" in plant.agent.ok("status")
     plant.agent.ok("drain", "ctl1")
     ready = plant.agent.lbctl("ready", "ctl1")
     assert ready.returncode == 0
