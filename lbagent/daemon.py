@@ -26,7 +26,8 @@ from lbagent.guard import acl_lists
 from lbagent.haproxy.instance import HAProxy
 from lbagent.metrics import Metrics
 from lbagent.model.intent import GUARD_GONE
-from lbagent.settings.config import DEFAULT_PATH, Config, ConfigError, load
+from lbagent.settings.config import DEFAULT_PATH, Config
+from lbagent.settings.load import ConfigError, load
 from lbagent.store.file import FileStore
 from lbagent.store.history import History
 

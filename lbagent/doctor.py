@@ -15,8 +15,8 @@ from lbagent.guard import VERSION, cfg_lines, file_names
 from lbagent.haproxy.instance import FILES, HAProxy
 from lbagent.haproxy.master import Master
 from lbagent.haproxy.runtime import AdminSocket
-from lbagent.haproxy_cfg import adopt
-from lbagent.haproxy_cfg.adopt import Reading, Route
+from lbagent.haproxy_cfg import reading
+from lbagent.haproxy_cfg.reading import Reading, Route
 from lbagent.model.observed import Observed
 from lbagent.settings.config import Config
 from lbagent.topology import discovery
@@ -64,10 +64,7 @@ def read_configuration(config: Config) -> tuple[Reading | None, list[Finding]]:
         except OSError as error:
             mend = "name the files in haproxy.config, and let lbagent's user read them"
             return None, [Finding("warning", "configuration", f"{name} cannot be read: {error.strerror}", mend)]
-    try:
-        return adopt.read(texts), []
-    except adopt.CannotAdopt as error:
-        return None, [Finding("wrong", "configuration", problem, "") for problem in error.problems]
+    return reading.read(texts), []
 
 
 def _haproxy(config: Config, observed: Observed) -> list[Finding]:

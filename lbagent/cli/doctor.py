@@ -11,7 +11,8 @@ import msgspec
 from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
 from lbagent.doctor import Finding, examine
 from lbagent.errors import Exit
-from lbagent.settings.config import DEFAULT_PATH, Config, ConfigError, load, parse
+from lbagent.settings.config import DEFAULT_PATH, Config
+from lbagent.settings.load import ConfigError, load, parse
 
 COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "wrong": "red"}
 

@@ -12,20 +12,20 @@ from lbagent.errors import Exit
 from lbagent.files import configuration, text
 from lbagent.guard import cfg_lines
 from lbagent.haproxy_cfg import adopt as adoption
-from lbagent.haproxy_cfg import blocks
-from lbagent.haproxy_cfg.candidate import (
+from lbagent.haproxy_cfg import blocks, reading
+from lbagent.haproxy_cfg.parse import File
+from lbagent.haproxy_cfg.state_folder import lay_down, take_up
+from lbagent.haproxy_cfg.write import (
     Change,
     CheckUnavailable,
     Meanwhile,
     Rejected,
-    lay_down,
     put,
     rehearse,
-    take_up,
 )
-from lbagent.haproxy_cfg.hapcfg import File
-from lbagent.settings.config import DEFAULT_PATH, Config, ConfigError, load, parse
+from lbagent.settings.config import DEFAULT_PATH, Config
 from lbagent.settings.fields import NAME
+from lbagent.settings.load import ConfigError, load, parse
 
 CONFIG = click.option(
     "--config",
@@ -189,7 +189,7 @@ def _write(changes: Sequence[Change], config: Config, keep_owner: bool) -> list[
 
 
 def _guarded(texts: Iterable[bytes]) -> bool:
-    return bool(adoption.guards([("", text.decode("utf-8", "surrogateescape")) for text in texts]))
+    return bool(reading.guards([("", text.decode("utf-8", "surrogateescape")) for text in texts]))
 
 
 def _rehearse(changes: Sequence[Change], config: Config) -> None:

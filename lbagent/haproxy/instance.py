@@ -17,7 +17,7 @@ from lbagent.errors import HAProxyError
 from lbagent.guard import file_names
 from lbagent.haproxy.master import Master, WorkerChannel
 from lbagent.haproxy.runtime import AdminSocket, Channel, Facts, batch, observe, perform, streams
-from lbagent.haproxy_cfg import adopt
+from lbagent.haproxy_cfg import reading
 from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
 from lbagent.model.observed import BackendSeen, Observed, Stream, Worker
 from lbagent.model.servers import Ref
@@ -93,11 +93,7 @@ class HAProxy:
         for name in self._config.config:
             with contextlib.suppress(OSError):
                 texts += [(str(file), files.text(file)) for file in files.configuration(Path(name))]
-        try:
-            return adopt.read(texts).sticky
-        except adopt.CannotAdopt as error:
-            log.warning("HAProxy's configuration: %s", error)
-            return frozenset()
+        return reading.read(texts).sticky
 
     def _down(self, on_disk: dict[str, str], why: str) -> Observed:
         return Observed(up=False, backends=self._backends, frontends=self._frontends, files=on_disk, error=why)

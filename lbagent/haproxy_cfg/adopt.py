@@ -6,14 +6,13 @@ adopting again is removing and adopting: nothing changes, or an older guard is r
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from lbagent.guard import cfg_lines, file_names
-from lbagent.haproxy_cfg import blocks, hapcfg
-from lbagent.haproxy_cfg.hapcfg import File, Line, Section
+from lbagent.haproxy_cfg import blocks, parse
+from lbagent.haproxy_cfg.parse import File, Line, Section
 from lbagent.settings.config import Config
 from lbagent.settings.fields import NAME
 
@@ -36,36 +35,6 @@ class Adopted(msgspec.Struct, frozen=True):
     problems: tuple[str, ...] = ()  # backends of the configuration that are in none of the files
 
 
-class Socket(msgspec.Struct, frozen=True):
-    """A ``stats socket`` line of HAProxy's global section."""
-
-    address: str
-    level: str  # HAProxy's default is operator
-    where: str  # FILE:LINE
-
-
-class Route(msgspec.Struct, frozen=True):
-    """A frontend or listen section: where it listens, and the backends that it names."""
-
-    frontend: str
-    binds: tuple[str, ...]  # as they are written
-    backends: tuple[str, ...]
-    dynamic: bool  # some backends are picked by a map
-
-
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What doctor wants to know of a configuration."""
-
-    guards: dict[str, int]  # backend → version of the guard
-    dirs: frozenset[str]  # where those guards look for their files
-    state_file: str | None  # server-state-file
-    hard_stop_after: str | None
-    sockets: tuple[Socket, ...]
-    sticky: frozenset[str]  # backends
-    tcp: frozenset[str]  # backends with servers that are not mode http
-    routes: tuple[Route, ...]
-
-
 # ------------------------------------------------------------------------------------------ in and out
 
 
@@ -75,7 +44,7 @@ def adopt(files: Sequence[File], config: Config) -> Adopted:
     CannotAdopt with every problem at once; blocks.Damaged when an older guard cannot be told from the rest.
     """
     bare = remove(files)
-    sections = hapcfg.parse(bare)
+    sections = parse.parse(bare)
     wanted, notes, problems = _wanted(sections, config)
     refusals: list[str] = []
     added: list[tuple[int, int, list[str]]] = []  # file, line to insert before, lines
@@ -117,69 +86,6 @@ def remove(files: Sequence[File]) -> tuple[File, ...]:
 def diff(files: Sequence[File], new: Sequence[File]) -> str:
     """A unified diff from ``files`` to ``new``, in the same order; empty when they are the same."""
     return "".join(blocks.diff(name, old, text) for (name, old), (_, text) in zip(files, new, strict=True))
-
-
-# --------------------------------------------------------------------------------------------- reading
-
-
-def read(files: Sequence[File]) -> Reading:
-    """What ``files`` say of the things that doctor looks at; never fails, damaged markers or not."""
-    sections = hapcfg.parse(files)
-    top = [(s, line) for s in sections if s.kind == "global" for line in s.body]
-    backends = [section for section in sections if section.kind in ("backend", "listen")]
-    return Reading(
-        guards={s.name: version for s in backends if (version := _version(s)) is not None},
-        dirs=frozenset(found for section in backends for found in _dirs(section)),
-        state_file=_last(line.words for _, line in top if line.words[0] == "server-state-file"),
-        hard_stop_after=_last(line.words for _, line in top if line.words[0] == "hard-stop-after"),
-        sockets=tuple(
-            Socket(line.words[2], _level(line.words), f"{files[section.file][0]}:{line.number + 1}")
-            for section, line in top
-            if line.words[:2] == ("stats", "socket") and len(line.words) > 2
-        ),
-        sticky=frozenset(section.name for section in backends if section.sticky),
-        tcp=frozenset(section.name for section in backends if section.has_servers and section.mode != "http"),
-        routes=tuple(_route(section) for section in sections if section.kind in ("frontend", "listen")),
-    )
-
-
-def guards(files: Sequence[File]) -> dict[str, int]:
-    """Which backends carry a guard, and of which version: by its ACL, whoever put it there."""
-    return read(files).guards
-
-
-def _route(section: Section) -> Route:
-    named = [line.words[1] for line in section.lines("use_backend", "default_backend") if len(line.words) > 1]
-    itself = [section.name] if section.kind == "listen" and section.has_servers else []
-    return Route(
-        frontend=section.name,
-        binds=tuple(line.words[1] for line in section.lines("bind") if len(line.words) > 1),
-        backends=tuple(dict.fromkeys([*itself, *(name for name in named if "%" not in name)])),
-        dynamic=any("%" in name for name in named),
-    )
-
-
-def _version(section: Section) -> int | None:
-    for line in section.lines("acl"):
-        if line.words[1:2] == ("lba_guard",):
-            version, _, backend = line.words[-1].partition("/")
-            if backend == section.name and version.isdecimal():
-                return int(version)
-    return None
-
-
-def _dirs(section: Section) -> set[str]:
-    text = "\n".join(" ".join(line.words) for line in section.lines("http-request"))
-    return set(re.findall(r"map\(([^(),\s]+)/guard-v\d+\.map\)", text))
-
-
-def _last(lines: Iterable[tuple[str, ...]]) -> str | None:
-    found = [words[1] for words in lines if len(words) > 1]
-    return found[-1] if found else None
-
-
-def _level(words: tuple[str, ...]) -> str:
-    return words[words.index("level") + 1] if "level" in words[:-1] else "operator"
 
 
 # ------------------------------------------------------------------------------------- which, and what
@@ -225,9 +131,9 @@ def _guard_lines(section: Section, seen_dir: str, file: str) -> list[str]:
         )
     lines = cfg_lines.lines(section.name, seen_dir)
     if own:
-        lines = [line for line in lines if hapcfg.words(line)[:1] != ("load-server-state-from-file",)]
+        lines = [line for line in lines if parse.words(line)[:1] != ("load-server-state-from-file",)]
     if any(_answers_503(line) for line in section.body):
-        lines = [line for line in lines if hapcfg.words(line)[:1] != ("errorfile",)]
+        lines = [line for line in lines if parse.words(line)[:1] != ("errorfile",)]
     return lines
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from lbagent.guard import VERSION
-from lbagent.haproxy_cfg import hapcfg
+from lbagent.haproxy_cfg import parse
 
 NOTE = 'put here by "lbctl haproxy adopt", taken out by "--remove"; edits are lost'
 MARK = re.compile(r"[ \t]*# (BEGIN|END) lbagent (guard|steer|state)\b")
@@ -30,7 +30,7 @@ def insert(text: str, blocks: Sequence[tuple[int, Sequence[str]]]) -> str:
 
     A last line without an end is given one above a block, and that block then ends without: remove() knows.
     """
-    lines = hapcfg.split(text)
+    lines = parse.split(text)
     end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
     above: dict[int, list[str]] = {}
     for at, added in blocks:
@@ -47,7 +47,7 @@ def remove(name: str, text: str) -> str:
     """What ``text`` was before insert(). Damaged names the file ``name`` and the line."""
     kept: list[str] = []
     inside: tuple[str, int] | None = None  # which block, and the line it began on
-    for number, line in enumerate(hapcfg.split(text), 1):
+    for number, line in enumerate(parse.split(text), 1):
         mark = MARK.match(line)
         if mark and mark[1] == "BEGIN" and not inside:
             inside = (mark[2], number)
@@ -60,7 +60,7 @@ def remove(name: str, text: str) -> str:
                 f'{name}:{number}: "# END lbagent {mark[2]}" without its BEGIN: take out the lines that belong to '
                 "it by hand"
             )
-        elif inside and (mark or (inside[0] != "state" and hapcfg.begins_section(line))):
+        elif inside and (mark or (inside[0] != "state" and parse.begins_section(line))):
             raise _endless(name, *inside)
         elif not inside:
             kept.append(line)
@@ -78,7 +78,7 @@ def _endless(name: str, kind: str, number: int) -> Damaged:
 
 def diff(name: str, old_text: str, new_text: str) -> str:
     """A unified diff of file ``name``; empty when the texts are the same."""
-    old, new = hapcfg.split(old_text), hapcfg.split(new_text)
+    old, new = parse.split(old_text), parse.split(new_text)
     matcher = difflib.SequenceMatcher(None, old, new)
     # Only blocks differ, which takes one walk; difflib by itself takes minutes for thousands of backends.
     matcher.opcodes = list(_opcodes(old, new))  # type: ignore[attr-defined]

@@ -29,7 +29,7 @@ from typing import Any
 
 from lbagent.guard import VERSION, cfg_lines, file_names, guard_map, state_files
 from lbagent.model.intent import Intent, Mode, ServiceIntent
-from lbagent.settings import config
+from lbagent.settings import load
 from tests.lab.plant import BIN, HAPROXY, Agent, HAProxy, Plant, ask, eventually, free_port
 
 ROUNDS, SECONDS, CONNECTIONS = 8, 2, 32
@@ -61,7 +61,7 @@ class Proxy:
     def __post_init__(self) -> None:
         self.folder.mkdir()
         self.port = {variant: free_port() for variant in self.variants}
-        tree = config.parse(
+        tree = load.parse(
             json.dumps(
                 {
                     "haproxy": {"state_dir": str(self.folder)},

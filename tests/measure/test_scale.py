@@ -15,7 +15,7 @@ from lbagent.agent.sharing import AT_REST, FIGURES, Sharing
 from lbagent.cluster.cluster import Member, View
 from lbagent.errors import Conflict
 from lbagent.model.intent import Drain, Shared
-from lbagent.settings.config import parse
+from lbagent.settings.load import parse
 from lbagent.store.etcd.lease import RENEW
 from lbagent.store.etcd.store import EtcdStore
 from tests.lab.plant import eventually, free_port

@@ -7,21 +7,21 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from lbagent.settings import config, shipped
+from lbagent.settings import config, etcd, load, shipped
 
 EXAMPLE = (shipped.folder("haproxy") / "lbagent.yaml").read_text(encoding="utf-8")
 UNCOMMENTED = re.sub(r"(?m)^#", "", EXAMPLE)
 
 
 def test_the_example_configuration_says_nothing_as_it_is():
-    assert config.parse(EXAMPLE) == config.parse("")
+    assert load.parse(EXAMPLE) == load.parse("")
 
 
 def test_the_example_configuration_uncommented_shows_the_defaults():
-    shown = config.parse(UNCOMMENTED)
+    shown = load.parse(UNCOMMENTED)
     members = "http://10.0.0.11:2379", "http://10.0.0.12:2379", "http://10.0.0.13:2379"
-    etcd = f"store: {{etcd: {{endpoints: {list(members)}}}}}"
-    default = config.parse(f"node: ctl1\nservices: {{keystone: {{}}}}\nnodes: {{ctl1: {{}}}}\n{etcd}")
+    shared = f"store: {{etcd: {{endpoints: {list(members)}}}}}"
+    default = load.parse(f"node: ctl1\nservices: {{keystone: {{}}}}\nnodes: {{ctl1: {{}}}}\n{shared}")
     assert shown == default
 
 
@@ -34,7 +34,7 @@ def test_the_example_configuration_shows_every_key():
         return set(tree).union(*(keys(value) for value in tree.values()))
 
     known = {"listen", "read_only"}  # metrics.listen and read_only.allow are flat in the types
-    for kind in vars(config).values():
+    for kind in (*vars(config).values(), etcd.EtcdConfig):
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not msgspec.Struct:
             known.update(kind.__struct_fields__)
     names = {"keystone", "ctl1"}

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbagent.guard import VERSION, cfg_lines
-from lbagent.haproxy_cfg import adopt, blocks, hapcfg
-from lbagent.settings import config
+from lbagent.haproxy_cfg import adopt, blocks, parse, reading
+from lbagent.settings import load
 
 DIR = "/srv/lba"
-EMPTY = config.parse(f"haproxy: {{state_dir: {DIR}}}")
-NOVA = config.parse(f"haproxy: {{state_dir: {DIR}}}\nservices: {{nova: {{backends: [nova]}}}}")
+EMPTY = load.parse(f"haproxy: {{state_dir: {DIR}}}")
+NOVA = load.parse(f"haproxy: {{state_dir: {DIR}}}\nservices: {{nova: {{backends: [nova]}}}}")
 HTTP = "defaults\n  mode http\n"
 
 
@@ -94,7 +94,7 @@ def test_a_guard_put_in_by_hand_is_left_alone():
     result = adopted(text)
     assert result.files == (("a.cfg", text),)
     assert "not put in" in result.notes[0]
-    assert adopt.guards(result.files) == {"nova": VERSION}
+    assert reading.guards(result.files) == {"nova": VERSION}
 
 
 # -------------------------------------------------------------------------------------------------- places
@@ -249,7 +249,7 @@ def test_damaged_markers_name_file_and_line(gone, said):
     file, _, number = place.partition(":")
     assert file == "a.cfg"
     assert said.split('"')[1] in text.splitlines()[int(number) - 1]
-    adopt.read([("a.cfg", text)])  # the doctor can still look
+    reading.read([("a.cfg", text)])  # the doctor can still look
 
 
 def test_a_block_with_a_section_in_it_is_damaged():
@@ -301,12 +301,12 @@ CONFIGURATIONS = st.lists(TEXTS, min_size=1, max_size=3).map(lambda t: [(f"{i}.c
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(CONFIGURATIONS, st.sampled_from([EMPTY, config.parse("services: {a: {}, b: {}, z: {backends: [z, c]}}")]))
+@given(CONFIGURATIONS, st.sampled_from([EMPTY, load.parse("services: {a: {}, b: {}, z: {backends: [z, c]}}")]))
 def test_any_configuration_comes_back_byte_for_byte(files, settings):
     once = adopt.adopt(files, settings)
     assert adopt.remove(once.files) == tuple(files)
     assert adopt.adopt(once.files, settings).files == once.files
-    assert set(adopt.guards(once.files)) == set(once.guarded)
+    assert set(reading.guards(once.files)) == set(once.guarded)
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -322,7 +322,7 @@ def test_the_diff_of_any_configuration_leads_from_one_to_the_other(files):
 
 def patched(text, diff):
     """``text`` with a unified diff applied, as patch(1) would."""
-    lines, out, at = hapcfg.split(text), [], 0
+    lines, out, at = parse.split(text), [], 0
     body = diff.replace("\n\\ No newline at end of file\n", "\0").split("\n")[2:]
     rows = [row + "\n" for row in "\n".join(body).replace("\0", "\0\n").split("\n") if row]
     for row in rows:
@@ -353,15 +353,15 @@ def test_what_the_doctor_reads():
         + "backend stick\n  stick on src\n  stick-table type ip size 1k\n  server s :1\n"
         + "backend tcp\n  mode tcp\n  server s :1\n"
     )
-    reading = adopt.read(adopted(text).files)
-    assert reading.guards == dict.fromkeys(("plain", "cookie", "stick"), VERSION)
-    assert reading.dirs == {DIR}
-    assert reading.state_file == f"{DIR}/servers.state"
-    assert reading.hard_stop_after == "10m"
-    assert [(s.address, s.level) for s in reading.sockets] == [("/run/a", "admin"), ("/run/b", "operator")]
-    assert reading.sticky == {"cookie", "stick"}
-    assert reading.tcp == {"tcp"}
-    before = adopt.read([("a.cfg", text)])
+    found = reading.read(adopted(text).files)
+    assert found.guards == dict.fromkeys(("plain", "cookie", "stick"), VERSION)
+    assert found.dirs == {DIR}
+    assert found.state_file == f"{DIR}/servers.state"
+    assert found.hard_stop_after == "10m"
+    assert [(s.address, s.level) for s in found.sockets] == [("/run/a", "admin"), ("/run/b", "operator")]
+    assert found.sticky == {"cookie", "stick"}
+    assert found.tcp == {"tcp"}
+    before = reading.read([("a.cfg", text)])
     assert (before.guards, before.dirs, before.state_file) == ({}, frozenset(), None)
     assert [s.where for s in before.sockets] == ["a.cfg:3", "a.cfg:4"]
 
@@ -380,4 +380,4 @@ def test_what_the_doctor_reads():
     ],
 )
 def test_words(line, expected):
-    assert hapcfg.words(line) == expected
+    assert parse.words(line) == expected

@@ -17,7 +17,8 @@ from lbagent.model.observed import Observed
 from lbagent.model.servers import Admin, Ref
 from lbagent.rules import changes
 from lbagent.rules.changes import Decision, decide
-from lbagent.settings.config import Config, parse
+from lbagent.settings.config import Config
+from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
 from tests.lab.model_haproxy import NOW, Loop, backend, examples, haproxy, server, with_server
 from tests.lab.model_haproxy import intents as any_intent

@@ -14,7 +14,7 @@ from lbagent.guard import guard_map, intent_copy
 from lbagent.model.intent import GUARD_GONE, Drain, Exceptional, Held, Intent, Mode, Phase, ServiceIntent, Shared, Stamp
 from lbagent.model.servers import Admin, Ref
 from lbagent.rules import changes
-from lbagent.settings.config import parse
+from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
 from tests.lab.model_haproxy import NOW, examples, haproxy, with_server
 

@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbagent.settings.config import Config, ConfigError, NodeConfig, ServiceConfig, load, parse
+from lbagent.settings.config import Config, NodeConfig, ServiceConfig
+from lbagent.settings.load import ConfigError, load, parse
 from tests.lab.model_haproxy import examples
 
 

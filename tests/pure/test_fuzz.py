@@ -26,11 +26,11 @@ from lbagent.guard import guard_map, intent_copy, server_state
 from lbagent.haproxy import master
 from lbagent.haproxy.instance import HAProxy
 from lbagent.haproxy.runtime import AdminSocket
-from lbagent.haproxy_cfg import adopt, blocks
+from lbagent.haproxy_cfg import adopt, blocks, reading
 from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
 from lbagent.model.observed import BackendSeen, Observed
 from lbagent.rules.changes import Change
-from lbagent.settings import config, shipped
+from lbagent.settings import config, load, shipped
 from lbagent.store.codec import Damaged, encode
 from lbagent.store.file import FileStore
 from tests.lab.plant import Plant, ask
@@ -406,8 +406,8 @@ CONFIGURATION = (shipped.folder("haproxy") / "lbagent.yaml").read_bytes().replac
 def test_a_configuration_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     path.write_bytes(raw)
-    with contextlib.suppress(config.ConfigError):
-        assert isinstance(config.load(path), config.Config)
+    with contextlib.suppress(load.ConfigError):
+        assert isinstance(load.load(path), config.Config)
 
 
 INTENT = (
@@ -438,7 +438,7 @@ def test_what_was_last_seen_is_read_or_forgotten(tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.getbasetemp()
     (folder / "last-seen.json").write_bytes(raw)
     tree = {"haproxy": {"socket": f"{folder}/no.sock", "state_dir": str(folder)}}
-    seen = HAProxy(config.parse(json.dumps(tree)).haproxy).observe()
+    seen = HAProxy(load.parse(json.dumps(tree)).haproxy).observe()
     assert not seen.up
     assert all(isinstance(backend, BackendSeen) for backend in seen.backends.values())
 
@@ -446,7 +446,7 @@ def test_what_was_last_seen_is_read_or_forgotten(tmp_path_factory: pytest.TempPa
 KEYS = st.sampled_from(
     ["=intent/service/nova", "=intent/drain/ctl1/nova", "=intent/drain/", "=revision", "=intent/", "nova"]
 )
-COPIES = [value for key, value in guard_map.entries(config.parse(""), INTENT) if key.startswith("=intent")]
+COPIES = [value for key, value in guard_map.entries(load.parse(""), INTENT) if key.startswith("=intent")]
 
 
 @given(
@@ -512,7 +512,7 @@ ANSWERS = {
     "show info": "Name: HAProxy\nVersion: 2.6.12-1\nProcess_num: 1\nPid: 77\nUptime: 0d 0h00m02s\n",
     "show servers state": STATE,
     "show stat": STAT,
-    "show map": "".join(f"0x55 {key} {value}\n" for key, value in guard_map.entries(config.parse(""), INTENT)),
+    "show map": "".join(f"0x55 {key} {value}\n" for key, value in guard_map.entries(load.parse(""), INTENT)),
     "show acl": "0x55 ^nova GET /x$\n",
     "show acl\n": "# id (file) description\n0 () acl 'str' file 'h.cfg' line 15. curr_ver=0 next_ver=0 entry_cnt=1\n",
     "show acl #": "0x55 1/nova\n",
@@ -575,7 +575,7 @@ def balancer(fake: Fake) -> HAProxy:
         "state_dir": folder,
         "config": [f"{folder}/no.cfg"],
     }
-    return HAProxy(config.parse(json.dumps({"haproxy": tree})).haproxy)
+    return HAProxy(load.parse(json.dumps({"haproxy": tree})).haproxy)
 
 
 def look(fake: Fake) -> Observed:
@@ -644,7 +644,7 @@ def test_answers_of_one_kind_are_damaged(fake: Fake, kind: str, damages: list[tu
 
 
 HAPROXY = (shipped.folder("haproxy") / "haproxy.cfg").read_bytes()
-ADOPTED = adopt.adopt([("h", HAPROXY.decode())], config.parse("")).files[0][1].encode()
+ADOPTED = adopt.adopt([("h", HAPROXY.decode())], load.parse("")).files[0][1].encode()
 WORDS = """backend a|backend|listen b|defaults|defaults from x|global| mode http| server s 1:1|.if 1|.else|.endif|'
 # BEGIN lbagent guard|# END lbagent guard|  # BEGIN lbagent state| server-state-file x| acl lba_guard
  use-server s if "|\\"""
@@ -669,14 +669,14 @@ LINES = st.builds(
 @examples(120)
 def test_any_bytes_are_adopted_and_given_back_or_refused(raws: list[bytes]) -> None:
     files = [(f"f{n}", raw.decode("utf-8", "surrogateescape")) for n, raw in enumerate(raws)]
-    assert isinstance(adopt.read(files), adopt.Reading)
+    assert isinstance(reading.read(files), reading.Reading)
     try:
         bare = adopt.remove(files)
-        adopted = adopt.adopt(files, config.parse(""))
+        adopted = adopt.adopt(files, load.parse(""))
     except (adopt.CannotAdopt, blocks.Damaged):
         return
     assert adopt.remove(adopted.files) == bare
-    assert adopt.adopt(adopted.files, config.parse("")).files == adopted.files
+    assert adopt.adopt(adopted.files, load.parse("")).files == adopted.files
     if bare == tuple(files):
         assert adopt.remove(adopted.files) == tuple(files)
     adopt.diff(files, adopted.files)

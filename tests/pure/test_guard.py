@@ -15,7 +15,8 @@ from lbagent.guard.file_names import ALLOW, DENY, DIGESTS, NETWORKS, PROBES
 from lbagent.haproxy.runtime import LONGEST_LINE
 from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
 from lbagent.model.servers import Admin, Ref
-from lbagent.settings.config import Config, parse
+from lbagent.settings.config import Config
+from lbagent.settings.load import parse
 from tests.lab.model_haproxy import NOW, examples, intents, server
 
 CONFIG = parse("services: {nova: {}, keystone: {}}")

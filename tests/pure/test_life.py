@@ -12,7 +12,7 @@ from lbagent.model.intent import GUARD_GONE, Drain, Held, Intent, Mode, Phase, S
 from lbagent.model.observed import Observed
 from lbagent.model.servers import Admin, Ref
 from lbagent.rules.life import advance
-from lbagent.settings.config import parse
+from lbagent.settings.load import parse
 from tests.lab.model_haproxy import NOW, Loop, backend, haproxy, with_server
 
 H, RG, RD = Phase.HELD, Phase.RETURNING, Phase.RELEASED

@@ -21,7 +21,7 @@ from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed, ServerSeen, Worker
 from lbagent.model.servers import Admin, Ref
 from lbagent.rules.plan import address, desired, plan, well
-from lbagent.settings.config import parse
+from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
 from tests.lab.model_haproxy import (
     NODES,

@@ -13,7 +13,7 @@ from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed, Stream, Worker
 from lbagent.model.servers import Admin, NodeState, Ref
 from lbagent.rules.status import guard_state, node_state, quiesced, status
-from lbagent.settings.config import parse
+from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
 from tests.lab.model_haproxy import NOW, backend, haproxy, server, with_server
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lbagent.model.servers import Ref
-from lbagent.settings.config import parse
+from lbagent.settings.load import parse
 from lbagent.topology.resolve import Topology, topology
 from tests.lab.model_haproxy import backend, server
 

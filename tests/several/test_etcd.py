@@ -26,7 +26,7 @@ import pytest
 from lbagent.cluster.cluster import Member
 from lbagent.errors import Conflict, StoreError
 from lbagent.model.intent import Drain, Held, Mode, ServiceIntent, Shared, Stamp
-from lbagent.settings.config import Endpoint, EtcdConfig
+from lbagent.settings.etcd import Endpoint, EtcdConfig
 from lbagent.store.codec import Damaged, encode
 from lbagent.store.etcd.store import EtcdStore
 from tests.lab.control import PORTS, Control, Host, control

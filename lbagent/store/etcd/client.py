@@ -16,7 +16,7 @@ import requests
 from etcd3gw.client import Etcd3Client
 from etcd3gw.exceptions import ConnectionTimeoutError, Etcd3Exception
 
-from lbagent.settings.config import EtcdConfig
+from lbagent.settings.etcd import EtcdConfig
 from lbagent.store.etcd.wording import NONSENSE, SILENT, reason
 
 T = TypeVar("T")

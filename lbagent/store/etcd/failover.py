@@ -14,7 +14,7 @@ from threading import Event
 from typing import Any, TypeVar
 
 from lbagent.errors import StoreError
-from lbagent.settings.config import EtcdConfig
+from lbagent.settings.etcd import EtcdConfig
 from lbagent.store.etcd.client import ANSWER, CONNECT, EtcdClient, Trouble
 from lbagent.store.etcd.wording import no_answer
 

@@ -31,7 +31,7 @@ from msgspec.structs import replace
 from lbagent.cluster.cluster import TRAIL, Member, View
 from lbagent.errors import Conflict, StoreError
 from lbagent.model.intent import Shared, Stamp
-from lbagent.settings.config import EtcdConfig
+from lbagent.settings.etcd import EtcdConfig
 from lbagent.store.codec import Damaged, decode, encode
 from lbagent.store.etcd.failover import Failover
 from lbagent.store.etcd.lease import Lease

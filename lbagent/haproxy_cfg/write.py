@@ -1,7 +1,4 @@
-"""A changed HAProxy configuration on its way to the disk: tried with ``haproxy -c``, then put in place whole.
-
-Also lays down the files that a guarded HAProxy needs at its start. Files, and the check command, nothing else.
-"""
+"""A changed HAProxy configuration on its way to the disk: tried with ``haproxy -c``, then put in place whole."""
 
 from __future__ import annotations
 
@@ -56,9 +53,6 @@ class Change:
     @property
     def pending(self) -> bool:
         return self.target != self.source or self.old != self.new
-
-
-# --------------------------------------------------------------------------------------- configuration
 
 
 def rehearse(changes: Sequence[Change], config: Config) -> None:
@@ -202,56 +196,3 @@ def _holds(path: Path, content: bytes) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes() == content
     return False
-
-
-# ---------------------------------------------------------------------------------------- state folder
-
-
-def lay_down(config: Config) -> list[Path]:
-    """Create state_dir and those of its files that are not there; returns what was created, folders first.
-
-    A file that exists may hold a maintenance and is left alone. Everything is readable by all, HAProxy's user
-    too, and belongs to the folder's owner. OSError, after which the rest may be missing.
-    """
-    folder = Path(config.haproxy.state_dir)
-    created = _make_folders(folder)
-    owner = folder.stat()
-    for name, text in state_files.files_at_rest(config).items():
-        target = folder / name
-        if target.exists():
-            continue
-        descriptor, beside = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                os.fchmod(descriptor, 0o644)
-                with contextlib.suppress(PermissionError):  # the agent replaces it by its own
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
-                file.flush()
-                os.fsync(descriptor)
-            with contextlib.suppress(FileExistsError):  # the agent was quicker
-                os.link(beside, target)
-                created.append(target)
-        finally:
-            Path(beside).unlink()
-    if created:
-        sync_folder(folder)
-    return created
-
-
-def take_up(created: Sequence[Path]) -> None:
-    """Undo lay_down()."""
-    for path in reversed(created):
-        with contextlib.suppress(OSError):
-            path.rmdir() if path.is_dir() else path.unlink()
-
-
-def _make_folders(folder: Path) -> list[Path]:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir()
-        owner = path.parent.stat()
-        path.chmod(0o755)
-        with contextlib.suppress(PermissionError):
-            os.chown(path, owner.st_uid, owner.st_gid)
-    return missing[::-1]
