@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
-from lbagent.doctor import Finding, examine
+from lbagent.doctor.examine import examine
+from lbagent.doctor.finding import Finding
 from lbagent.errors import Exit
 from lbagent.settings.config import DEFAULT_PATH, Config
 from lbagent.settings.load import ConfigError, load, parse

@@ -1,50 +1,15 @@
-"""Services and nodes by the names that deployers give them; the patterns are data, in haproxy/deployers.yaml. Pure."""
+"""Services and nodes that the configuration does not name, found by names and addresses. Pure."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import cache, lru_cache
-
-import msgspec
-import yaml
 
 from lbagent.model.observed import BackendSeen
 from lbagent.model.servers import Ref
-from lbagent.settings import presets, shipped
+from lbagent.settings import presets
 from lbagent.settings.config import ServiceConfig
-
-
-class Deployers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    endings: tuple[tuple[str, str], ...]
-    services: dict[str, tuple[str, ...]]
-    nodes: tuple[str, ...]
-    public_frontends: tuple[tuple[str, str], ...]
-
-
-@cache
-def deployers() -> Deployers:
-    return msgspec.convert(yaml.safe_load(shipped.text("deployers.yaml")), Deployers)
-
-
-@cache
-def _by_name() -> dict[str, str]:
-    known = deployers().services
-    return {alias: name for name, aliases in known.items() for alias in (name, *aliases)}
-
-
-@lru_cache(maxsize=4096)
-def service_of(backend: str) -> tuple[str | None, str]:
-    """(the service whose API a backend's name says it is, why); None for a name that no deployer gives."""
-    if backend in _by_name():
-        return _by_name()[backend], "by its name"
-    for ending, whose in deployers().endings:
-        base = backend.removesuffix(ending)
-        if base != backend and base in _by_name():
-            return _by_name()[base], f"by {whose}'s name"
-    return None, "no deployer's name"
+from lbagent.topology import names
 
 
 def services(seen: Mapping[str, BackendSeen]) -> dict[str, ServiceConfig]:
@@ -52,10 +17,10 @@ def services(seen: Mapping[str, BackendSeen]) -> dict[str, ServiceConfig]:
     found: dict[str, list[str]] = {}
     alike: dict[str, list[str]] = {}
     for name in seen:
-        alike.setdefault(_short(name), []).append(name)
+        alike.setdefault(names.short(name), []).append(name)
     for name, backend in sorted(seen.items()):
         if backend.http and backend.servers:
-            found.setdefault(service_of(name)[0] or _plain(name, alike[_short(name)]), []).append(name)
+            found.setdefault(names.service_of(name)[0] or _plain(name, alike[names.short(name)]), []).append(name)
     return {
         name: ServiceConfig(backends=tuple(backends), preset=presets.default_for(name))
         for name, backends in found.items()
@@ -64,29 +29,9 @@ def services(seen: Mapping[str, BackendSeen]) -> dict[str, ServiceConfig]:
 
 def _plain(backend: str, alike: list[str]) -> str:
     """An unknown backend's name without a deployer's ending, unless that would be another one's name too."""
-    split = tuple(ending for ending, whose in deployers().endings if whose == "Kolla-Ansible")
+    split = tuple(ending for ending, whose in names.deployers().endings if whose == "Kolla-Ansible")
     unmistakable = len(alike) == 1 or all(name.endswith(split) for name in alike)
-    return (_short(backend) if unmistakable else "") or backend
-
-
-@lru_cache(maxsize=4096)
-def _short(backend: str) -> str:
-    for ending, _ in deployers().endings:
-        if backend.endswith(ending):
-            return backend.removesuffix(ending).removesuffix("_api")
-    return backend.removesuffix("_api")
-
-
-@lru_cache(maxsize=4096)
-def node_of(server: str) -> str:
-    """The node that a server's name says it is on."""
-    try:
-        ipaddress.ip_address(server)
-    except ValueError:
-        for pattern in deployers().nodes:
-            if match := re.match(pattern, server):
-                return match[1]
-    return server
+    return (names.short(backend) if unmistakable else "") or backend
 
 
 def nodes(refs: Iterable[Ref], seen: Mapping[str, BackendSeen]) -> dict[str, tuple[Ref, ...]]:
@@ -102,13 +47,13 @@ def nodes(refs: Iterable[Ref], seen: Mapping[str, BackendSeen]) -> dict[str, tup
         if address not in shared:
             at.setdefault(address, []).append(ref)
     name_at = {
-        address: min(Counter(node_of(ref.server) for ref in there).most_common(), key=lambda n: (-n[1], n[0]))[0]
+        address: min(Counter(names.node_of(ref.server) for ref in there).most_common(), key=lambda n: (-n[1], n[0]))[0]
         for address, there in at.items()
     }
     found: dict[str, list[Ref]] = {}
     for ref in refs:
         address = seen[ref.backend].servers[ref.server].address
-        found.setdefault(name_at.get(address) or node_of(ref.server), []).append(ref)
+        found.setdefault(name_at.get(address) or names.node_of(ref.server), []).append(ref)
     return {name: tuple(found[name]) for name in sorted(found)}
 
 
@@ -116,8 +61,3 @@ def _shared_addresses(refs: Iterable[Ref], seen: Mapping[str, BackendSeen]) -> s
     """Those that two servers of a backend have, and those that mean "this host" or nothing."""
     times = Counter((ref.backend, seen[ref.backend].servers[ref.server].address) for ref in refs)
     return {address for (_, address), count in times.items() if count > 1} | {"127.0.0.1", "::1", "-", ""}
-
-
-def is_public(frontend: str) -> str | None:
-    """Whose pattern says that a frontend faces the public; None when no name tells."""
-    return next((whose for pattern, whose in deployers().public_frontends if re.search(pattern, frontend)), None)

@@ -9,7 +9,7 @@ import msgspec
 from lbagent.model.observed import BackendSeen
 from lbagent.model.servers import Ref
 from lbagent.settings.config import Config, NodeConfig, ServiceConfig
-from lbagent.topology import discovery
+from lbagent.topology import discovery, names
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,5 +84,5 @@ def topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
 
 def _is_on(name: str, node: NodeConfig, ref: Ref, address: str) -> bool:
     """By its address, by a name that is listed, or, where the node's own is, by a deployer's name for its servers."""
-    by_name = name in node.servers and discovery.node_of(ref.server) == name
+    by_name = name in node.servers and names.node_of(ref.server) == name
     return address in node.addresses or ref.server in node.servers or by_name

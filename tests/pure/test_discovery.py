@@ -6,7 +6,7 @@ import pytest
 
 from lbagent.model.observed import BackendSeen, ServerSeen
 from lbagent.model.servers import Ref
-from lbagent.topology import discovery
+from lbagent.topology import discovery, names
 from tests.lab.model_haproxy import server
 
 
@@ -62,7 +62,7 @@ THREE = {f"control0{n}": f"10.0.0.1{n}" for n in (1, 2, 3)}
     ],
 )
 def test_the_deployers_names(backend, service):
-    assert discovery.service_of(backend)[0] == service
+    assert names.service_of(backend)[0] == service
     assert list(discovery.services(seen({backend: THREE}))) == [service]
 
 
@@ -99,7 +99,7 @@ def test_tcp_and_empty_backends_are_no_services():
     ],
 )
 def test_a_node_by_its_servers_name(server_name, node):
-    assert discovery.node_of(server_name) == node
+    assert names.node_of(server_name) == node
 
 
 def nodes(layout: dict[str, dict[str, str]]) -> dict[str, set[str]]:
@@ -150,4 +150,4 @@ def test_containers_of_one_host_are_one_node():
     ],
 )
 def test_frontends_that_face_the_public(frontend, public):
-    assert (discovery.is_public(frontend) is not None) is public
+    assert (names.is_public(frontend) is not None) is public

@@ -1,0 +1,41 @@
+"""Doctor on services and nodes: what is known, and why."""
+
+from __future__ import annotations
+
+from lbagent.doctor.finding import Finding
+from lbagent.model.observed import Observed
+from lbagent.settings.config import Config
+from lbagent.topology import names
+from lbagent.topology.resolve import Topology
+
+
+def services(config: Config, observed: Observed, known: Topology) -> list[Finding]:
+    findings = []
+    source = "configured" if config.services else "discovered"
+    if not known.services:
+        findings.append(Finding("warning", "services", "none: no http backend has servers"))
+    for name, service in known.services.items():
+        why = "" if config.services else ", " + "; ".join(dict.fromkeys(names.service_of(b)[1] for b in service.http))
+        preset = f"preset {service.config.preset}"
+        findings.append(Finding("ok", "service", f"{name} ({source}{why}): {', '.join(service.backends)}; {preset}"))
+    for node, refs in known.nodes.items():
+        names = ", ".join(dict.fromkeys(ref.server for ref in refs))
+        findings.append(Finding("ok", "node", f"{node}: {len(refs)} servers, by name or address: {names}"))
+    if not known.nodes:
+        findings.append(Finding("warning", "nodes", "none: no service has a server"))
+    for name, service in known.services.items():
+        if service.missing:
+            mend = f"mend $.services.{name}.backends, or HAProxy's configuration"
+            findings.append(Finding("wrong", "services", f"{name}: not in HAProxy: {', '.join(service.missing)}", mend))
+        absent = [f for f in service.config.frontends if f.partition("@")[0] not in observed.frontends]
+        if absent:
+            mend = f"mend $.services.{name}.frontends"
+            findings.append(Finding("wrong", "services", f"{name}: no such frontend: {', '.join(absent)}", mend))
+        if service.tcp:
+            findings.append(Finding("note", "services", f"{name}: mode tcp, drain only: {', '.join(service.tcp)}"))
+    owned = {b for s in known.services.values() for b in s.backends}
+    strays = [n for n, b in observed.backends.items() if b.http and b.servers and n not in owned]
+    if strays:
+        mend = "no mode and no drain touches them; list them under services if they should be part of it"
+        findings.append(Finding("note", "services", f"http backends that no service owns: {', '.join(strays)}", mend))
+    return findings
