@@ -16,8 +16,8 @@ from lbagent.haproxy_cfg import blocks, reading
 from lbagent.haproxy_cfg.parse import File
 from lbagent.haproxy_cfg.state_folder import lay_down, take_up
 from lbagent.haproxy_cfg.write import (
-    Change,
     CheckUnavailable,
+    FileChange,
     Meanwhile,
     Rejected,
     put,
@@ -137,7 +137,7 @@ def _read(path: Path) -> str:
 def _adopted(old: Sequence[File], config: Config, removing: bool) -> adoption.Adopted:
     try:
         return adoption.Adopted(adoption.remove(old), ()) if removing else adoption.adopt(old, config)
-    except blocks.Damaged as error:
+    except blocks.BrokenBlock as error:
         _fail(Exit.FAILED, [str(error)])
     except adoption.CannotAdopt as error:
         _fail(Exit.REFUSED, error.problems)
@@ -146,7 +146,7 @@ def _adopted(old: Sequence[File], config: Config, removing: bool) -> adoption.Ad
 # ----------------------------------------------------------------------------------------------- out
 
 
-def _changes(old: Sequence[File], new: Sequence[File], output: Path | None) -> list[Change]:
+def _changes(old: Sequence[File], new: Sequence[File], output: Path | None) -> list[FileChange]:
     names = [Path(name).name for name, _ in old]
     if output and len(set(names)) < len(names):
         _fail(Exit.USAGE, [f"--output {output}: two of the files have the same name"])
@@ -154,11 +154,11 @@ def _changes(old: Sequence[File], new: Sequence[File], output: Path | None) -> l
     for (name, before), (_, after) in zip(old, new, strict=True):
         source = Path(name).resolve()
         target = output.resolve() / Path(name).name if output else source
-        out.append(Change(source=source, target=target, old=_encode(before), new=_encode(after)))
+        out.append(FileChange(source=source, target=target, old=_encode(before), new=_encode(after)))
     return out
 
 
-def _write(changes: Sequence[Change], config: Config, keep_owner: bool) -> list[Path]:
+def _write(changes: Sequence[FileChange], config: Config, keep_owner: bool) -> list[Path]:
     """What was written."""
     created: list[Path] = []
     try:
@@ -192,7 +192,7 @@ def _guarded(texts: Iterable[bytes]) -> bool:
     return bool(reading.guards([("", text.decode("utf-8", "surrogateescape")) for text in texts]))
 
 
-def _rehearse(changes: Sequence[Change], config: Config) -> None:
+def _rehearse(changes: Sequence[FileChange], config: Config) -> None:
     try:
         rehearse(changes, config)
     except CheckUnavailable as error:

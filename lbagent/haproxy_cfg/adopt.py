@@ -41,10 +41,10 @@ class Adopted(msgspec.Struct, frozen=True):
 def adopt(files: Sequence[File], config: Config) -> Adopted:
     """``files`` with the guard in every backend of the services, or, with none, every http one with servers.
 
-    CannotAdopt with every problem at once; blocks.Damaged when an older guard cannot be told from the rest.
+    CannotAdopt with every problem at once; blocks.BrokenBlock when an older guard cannot be told from the rest.
     """
     bare = remove(files)
-    sections = parse.parse(bare)
+    sections = parse.sections(bare)
     wanted, notes, problems = _wanted(sections, config)
     refusals: list[str] = []
     added: list[tuple[int, int, list[str]]] = []  # file, line to insert before, lines
@@ -79,7 +79,7 @@ def adopt(files: Sequence[File], config: Config) -> Adopted:
 
 
 def remove(files: Sequence[File]) -> tuple[File, ...]:
-    """``files`` without what adopt put in. blocks.Damaged when a block has no clear end."""
+    """``files`` without what adopt put in. blocks.BrokenBlock when a block has no clear end."""
     return tuple((name, blocks.remove(name, text)) for name, text in files)
 
 

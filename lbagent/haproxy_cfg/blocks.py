@@ -16,7 +16,7 @@ Opcode = tuple[str, int, int, int, int]
 """difflib's: what was done, and to which lines of the old and of the new text."""
 
 
-class Damaged(Exception):
+class BrokenBlock(Exception):
     """A block has lost its first or last line: what adopt put in cannot be told from what the operator wrote."""
 
 
@@ -44,7 +44,7 @@ def insert(text: str, blocks: Sequence[tuple[int, Sequence[str]]]) -> str:
 
 
 def remove(name: str, text: str) -> str:
-    """What ``text`` was before insert(). Damaged names the file ``name`` and the line."""
+    """What ``text`` was before insert(). BrokenBlock names the file ``name`` and the line."""
     kept: list[str] = []
     inside: tuple[str, int] | None = None  # which block, and the line it began on
     for number, line in enumerate(parse.split(text), 1):
@@ -56,7 +56,7 @@ def remove(name: str, text: str) -> str:
             if not line.endswith("\n") and kept:
                 kept[-1] = kept[-1].removesuffix("\n")
         elif mark and not inside:
-            raise Damaged(
+            raise BrokenBlock(
                 f'{name}:{number}: "# END lbagent {mark[2]}" without its BEGIN: take out the lines that belong to '
                 "it by hand"
             )
@@ -69,8 +69,8 @@ def remove(name: str, text: str) -> str:
     return "".join(kept)
 
 
-def _endless(name: str, kind: str, number: int) -> Damaged:
-    return Damaged(
+def _endless(name: str, kind: str, number: int) -> BrokenBlock:
+    return BrokenBlock(
         f'{name}:{number}: "# BEGIN lbagent {kind}" has no "# END lbagent {kind}" below it: put that line back where '
         "the block ends, or take its lines out by hand"
     )

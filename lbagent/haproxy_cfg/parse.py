@@ -143,7 +143,7 @@ def begins_section(line: str) -> bool:
     return bool(first) and first[0].strip("\"'") in SECTIONS
 
 
-def parse(files: Sequence[File]) -> list[Section]:
+def sections(files: Sequence[File]) -> list[Section]:
     """Every section, in the order of the files."""
     defaults = _Defaults()
     return [section for index, (_, text) in enumerate(files) for section in _parse(index, text, defaults)]

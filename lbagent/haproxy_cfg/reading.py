@@ -43,7 +43,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(files: Sequence[File]) -> Reading:
     """What ``files`` say of the things that doctor looks at; never fails, damaged markers or not."""
-    sections = parse.parse(files)
+    sections = parse.sections(files)
     top = [(s, line) for s in sections if s.kind == "global" for line in s.body]
     backends = [section for section in sections if section.kind in ("backend", "listen")]
     return Reading(

@@ -42,7 +42,7 @@ class Meanwhile(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FileChange:
     """One configuration file: what it is, where it is to go, what it is to be."""
 
     source: Path
@@ -55,7 +55,7 @@ class Change:
         return self.target != self.source or self.old != self.new
 
 
-def rehearse(changes: Sequence[Change], config: Config) -> None:
+def rehearse(changes: Sequence[FileChange], config: Config) -> None:
     """Have copies judged, with a state folder of their own: nothing on the disk changes.
 
     Raises Rejected; CheckUnavailable where copies elsewhere cannot be judged.
@@ -93,7 +93,7 @@ def rehearse(changes: Sequence[Change], config: Config) -> None:
         raise Rejected(output, original=False)
 
 
-def put(changes: Sequence[Change], config: Config, keep_owner: bool) -> list[Path]:
+def put(changes: Sequence[FileChange], config: Config, keep_owner: bool) -> list[Path]:
     """Write the pending changes, if the check command accepts all the files together; returns what was written.
 
     Candidates lie beside their targets, so that relative paths mean the same. Modes and owners are kept
@@ -102,7 +102,7 @@ def put(changes: Sequence[Change], config: Config, keep_owner: bool) -> list[Pat
     """
     command = config.haproxy.check_command
     with contextlib.ExitStack() as stack:
-        staged: list[tuple[Path, Change]] = []
+        staged: list[tuple[Path, FileChange]] = []
         checked: list[tuple[Path, Path]] = []
         for change in changes:
             path = change.target
@@ -120,11 +120,11 @@ def put(changes: Sequence[Change], config: Config, keep_owner: bool) -> list[Pat
     return [change.target for _, change in staged]
 
 
-def _rename_all(staged: Sequence[tuple[Path, Change]]) -> None:
+def _rename_all(staged: Sequence[tuple[Path, FileChange]]) -> None:
     for _, change in staged:
         if not _holds(change.source, change.old):
             raise Meanwhile(f"{change.source} was changed by somebody else just now: run this again")
-    done: list[Change] = []
+    done: list[FileChange] = []
     try:
         for path, change in staged:
             path.rename(change.target)
@@ -139,7 +139,7 @@ def _rename_all(staged: Sequence[tuple[Path, Change]]) -> None:
         sync_folder(folder)
 
 
-def _judge_original(command: Sequence[str], changes: Sequence[Change]) -> None:
+def _judge_original(command: Sequence[str], changes: Sequence[FileChange]) -> None:
     """Rejected when the files are not accepted as they stand."""
     status, said = _check(command, [(change.source, change.source) for change in changes])
     if status:

@@ -33,7 +33,7 @@ class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True):
     password_file: str | None = None
 
 
-def read_etcd(outer: fields.Section) -> EtcdConfig | None:
+def read_etcd(outer: fields.MappingReader) -> EtcdConfig | None:
     if not outer.has("etcd"):
         return None
     section = outer.section("etcd")

@@ -17,7 +17,7 @@ NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 """Names go into HAProxy's maps and commands: HAProxy's own proxy and server characters (manual 2.2)."""
 
 
-class Section:
+class MappingReader:
     """One mapping of the file: takes its keys, remembers which it knows, reports the others."""
 
     def __init__(self, problems: list[str], path: str, value: object) -> None:
@@ -44,12 +44,12 @@ class Section:
             self._problems.extend(f"{self._path}.{key}{where}: {sentence}" for where, sentence in bad.problems)
             return default
 
-    def section(self, key: str) -> Section:
+    def section(self, key: str) -> MappingReader:
         self._known.add(key)
         value = self._tree.get(key, {})
-        return Section(self._problems, f"{self._path}.{key}", value if value is not None else {})
+        return MappingReader(self._problems, f"{self._path}.{key}", value if value is not None else {})
 
-    def sections(self, key: str) -> Iterable[tuple[str, Section]]:
+    def sections(self, key: str) -> Iterable[tuple[str, MappingReader]]:
         """The named mappings below ``key``; bad names are reported and left out."""
         outer = self.section(key)
         for key_below, value in outer._tree.items():
@@ -59,7 +59,7 @@ class Section:
                 self._problems.append(f"{self._path}.{key}: {bad.problems[0][1]}")
             else:
                 below = value if value is not None else {}
-                yield key_below, Section(self._problems, f"{self._path}.{key}.{key_below}", below)
+                yield key_below, MappingReader(self._problems, f"{self._path}.{key}.{key_below}", below)
 
     def done(self) -> None:
         unknown = [key for key in self._tree if key not in self._known]

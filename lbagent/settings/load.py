@@ -51,7 +51,7 @@ def parse(text: str) -> Config:
         # PyYAML raises the latter ones for a tag on a value that does not fit it, such as `!!int ""`.
         raise ConfigError([f"$: not YAML: {' '.join(str(error).split())}"]) from error
     problems: list[str] = []
-    root = fields.Section(problems, "$", tree if tree is not None else {})
+    root = fields.MappingReader(problems, "$", tree if tree is not None else {})
     config = Config(
         node=root.take("node", fields.name, socket.gethostname().split(".")[0]),
         haproxy=_haproxy(root.section("haproxy")),
@@ -74,7 +74,7 @@ def parse(text: str) -> Config:
 # ------------------------------------------------------------------------------------------- sections
 
 
-def _haproxy(section: fields.Section) -> HAProxyConfig:
+def _haproxy(section: fields.MappingReader) -> HAProxyConfig:
     default = HAProxyConfig()
     made = HAProxyConfig(
         socket=section.take("socket", fields.path, default.socket),
@@ -91,7 +91,7 @@ def _haproxy(section: fields.Section) -> HAProxyConfig:
     return made
 
 
-def _control(section: fields.Section) -> ControlConfig:
+def _control(section: fields.MappingReader) -> ControlConfig:
     default = ControlConfig()
     made = ControlConfig(
         socket=section.take("socket", fields.path, default.socket),
@@ -102,13 +102,13 @@ def _control(section: fields.Section) -> ControlConfig:
     return made
 
 
-def _metrics(section: fields.Section) -> str:
+def _metrics(section: fields.MappingReader) -> str:
     listen = section.take("listen", fields.listen, Config(node="").metrics_listen)
     section.done()
     return listen
 
 
-def _retry_after(section: fields.Section) -> RetryAfter:
+def _retry_after(section: fields.MappingReader) -> RetryAfter:
     default = RetryAfter()
     made = RetryAfter(
         floor=section.take("floor", fields.whole(1, 86400), default.floor),
@@ -121,7 +121,7 @@ def _retry_after(section: fields.Section) -> RetryAfter:
     return made
 
 
-def _bypass(section: fields.Section) -> Bypass:
+def _bypass(section: fields.MappingReader) -> Bypass:
     made = Bypass(
         networks=section.take("networks", fields.several(fields.network), ()),
         secret_file=section.take("secret_file", fields.optional(fields.path), None),
@@ -130,7 +130,7 @@ def _bypass(section: fields.Section) -> Bypass:
     return made
 
 
-def _service(section: fields.Section, name: str) -> ServiceConfig:
+def _service(section: fields.MappingReader, name: str) -> ServiceConfig:
     lists = section.section("read_only")
     made = ServiceConfig(
         backends=section.take("backends", fields.several(fields.name, least=1), (name,)),
@@ -146,7 +146,7 @@ def _service(section: fields.Section, name: str) -> ServiceConfig:
     return made
 
 
-def _node(section: fields.Section, name: str) -> NodeConfig:
+def _node(section: fields.MappingReader, name: str) -> NodeConfig:
     made = NodeConfig(
         servers=section.take("servers", fields.several(fields.name), (name,)),
         addresses=section.take("addresses", fields.several(fields.address), ()),
@@ -155,7 +155,7 @@ def _node(section: fields.Section, name: str) -> NodeConfig:
     return made
 
 
-def _store(section: fields.Section) -> StoreConfig:
+def _store(section: fields.MappingReader) -> StoreConfig:
     made = StoreConfig(path=section.take("path", fields.path, StoreConfig().path), etcd=read_etcd(section))
     section.done()
     return made

@@ -242,7 +242,7 @@ def test_an_older_guard_is_replaced():
 def test_damaged_markers_name_file_and_line(gone, said):
     lines = adopted(ONE).files[0][1].splitlines(keepends=True)
     text = "".join(line for line in lines if gone not in line)
-    with pytest.raises(blocks.Damaged) as caught:
+    with pytest.raises(blocks.BrokenBlock) as caught:
         adopt.remove([("a.cfg", text)])
     place, _, sentence = str(caught.value).partition(": ")
     assert sentence.startswith(said)
@@ -254,7 +254,7 @@ def test_damaged_markers_name_file_and_line(gone, said):
 
 def test_a_block_with_a_section_in_it_is_damaged():
     text = adopted(ONE).files[0][1].replace("  # END lbagent guard", "backend b\n  # END lbagent guard")
-    with pytest.raises(blocks.Damaged):
+    with pytest.raises(blocks.BrokenBlock):
         adopt.remove([("a.cfg", text)])
 
 

@@ -673,7 +673,7 @@ def test_any_bytes_are_adopted_and_given_back_or_refused(raws: list[bytes]) -> N
     try:
         bare = adopt.remove(files)
         adopted = adopt.adopt(files, load.parse(""))
-    except (adopt.CannotAdopt, blocks.Damaged):
+    except (adopt.CannotAdopt, blocks.BrokenBlock):
         return
     assert adopt.remove(adopted.files) == bare
     assert adopt.adopt(adopted.files, load.parse("")).files == adopted.files
