@@ -13,7 +13,7 @@ from lbagent.doctor.examine import examine
 from lbagent.doctor.finding import Finding
 from lbagent.errors import Exit
 from lbagent.settings.config import DEFAULT_PATH, Config
-from lbagent.settings.load import ConfigError, load, parse
+from lbagent.settings.load import ConfigError, load_found
 
 COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "wrong": "red"}
 
@@ -34,7 +34,7 @@ def doctor(socket: str, path: Path | None, as_json: bool) -> None:
     Exits with 1 when something is wrong, with 0 when there are only warnings and notes.
     """
     try:
-        config = load(path or DEFAULT_PATH) if path or DEFAULT_PATH.exists() else parse("")
+        config = load_found(path)
     except ConfigError as error:
         findings = [Finding("wrong", "configuration", problem) for problem in error.problems]
     else:

@@ -25,7 +25,7 @@ from lbagent.haproxy_cfg.write import (
 )
 from lbagent.settings.config import DEFAULT_PATH, Config
 from lbagent.settings.fields import NAME
-from lbagent.settings.load import ConfigError, load, parse
+from lbagent.settings.load import ConfigError, load_found
 
 CONFIG = click.option(
     "--config",
@@ -105,7 +105,7 @@ def guard_(backend: str, config_path: Path | None) -> None:
 
 def _config(path: Path | None) -> Config:
     try:
-        return load(path or DEFAULT_PATH) if path or DEFAULT_PATH.exists() else parse("")
+        return load_found(path)
     except ConfigError as error:
         _fail(Exit.USAGE, [f"{path or DEFAULT_PATH}: {problem}" for problem in error.problems])
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lbagent import files
 from lbagent.doctor.finding import Finding
 from lbagent.guard import file_names
 from lbagent.haproxy.instance import FILES
-from lbagent.haproxy_cfg import reading
+from lbagent.haproxy_cfg import on_disk
 from lbagent.haproxy_cfg.reading import Reading
 from lbagent.settings.config import Config
 
 
 def read_configuration(config: Config) -> tuple[Reading | None, list[Finding]]:
-    """HAProxy's configuration files, None with the reason when they cannot be read."""
-    texts = []
-    for name in config.haproxy.config:
-        try:
-            texts += [(str(file), files.text(file)) for file in files.configuration(Path(name))]
-        except OSError as error:
-            mend = "name the files in haproxy.config, and let lbagent's user read them"
-            return None, [Finding("warning", "configuration", f"{name} cannot be read: {error.strerror}", mend)]
-    return reading.read(texts), []
+    """What HAProxy's configuration files say, None with the reason when they cannot be read."""
+    try:
+        return on_disk.read_files(config.haproxy.config), []
+    except on_disk.Unreadable as error:
+        mend = "name the files in haproxy.config, and let lbagent's user read them"
+        return None, [Finding("warning", "configuration", str(error), mend)]
 
 
 def settings(config: Config, reading: Reading) -> list[Finding]:

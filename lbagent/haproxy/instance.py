@@ -17,7 +17,7 @@ from lbagent.errors import HAProxyError
 from lbagent.guard import file_names
 from lbagent.haproxy.master import Master, WorkerChannel
 from lbagent.haproxy.runtime import AdminSocket, Channel, Facts, batch, observe, perform, streams
-from lbagent.haproxy_cfg import reading
+from lbagent.haproxy_cfg.on_disk import Unreadable, read_files
 from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
 from lbagent.model.observed import BackendSeen, Observed, Stream, Worker
 from lbagent.model.servers import Ref
@@ -89,11 +89,11 @@ class HAProxy:
 
     def _sticky(self) -> frozenset[str]:
         """Backends that the configuration makes sticky: a stick rule on another backend's table shows nowhere else."""
-        texts = []
-        for name in self._config.config:
-            with contextlib.suppress(OSError):
-                texts += [(str(file), files.text(file)) for file in files.configuration(Path(name))]
-        return reading.read(texts).sticky
+        try:
+            return read_files(self._config.config).sticky
+        except Unreadable as error:
+            log.warning("HAProxy's configuration: %s", error)
+            return frozenset()
 
     def _down(self, on_disk: dict[str, str], why: str) -> Observed:
         return Observed(up=False, backends=self._backends, frontends=self._frontends, files=on_disk, error=why)

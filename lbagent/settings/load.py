@@ -12,6 +12,7 @@ import yaml
 
 from lbagent.settings import fields, presets
 from lbagent.settings.config import (
+    DEFAULT_PATH,
     Bypass,
     Config,
     ControlConfig,
@@ -32,6 +33,13 @@ class ConfigError(Exception):
         self.problems = problems
 
 
+def load_found(path: Path | None) -> Config:
+    """The configuration in ``path``; with None in DEFAULT_PATH, or that of an empty file where there is none."""
+    if path is None and not DEFAULT_PATH.exists():
+        return parse("", _hostname())
+    return load(path or DEFAULT_PATH)
+
+
 def load(path: Path) -> Config:
     """The configuration in ``path``; ConfigError names every problem, or why the file cannot be read."""
     try:
@@ -40,11 +48,18 @@ def load(path: Path) -> Config:
         raise ConfigError([f"{path}: no such file; an empty one is valid: touch {path}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read: {error}"]) from error
-    return parse(text)
+    return parse(text, _hostname())
 
 
-def parse(text: str) -> Config:
-    """The configuration in ``text``; ConfigError with every problem at once."""
+def _hostname() -> str:
+    return socket.gethostname().split(".")[0]
+
+
+def parse(text: str, hostname: str = "localhost") -> Config:
+    """The configuration in ``text``; ConfigError with every problem at once.
+
+    ``hostname`` is the name of the node where the text gives none.
+    """
     try:
         tree = yaml.load(text, Loader=fields.UniqueKeys)  # noqa: S506 a SafeLoader that refuses repeated keys
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -53,7 +68,7 @@ def parse(text: str) -> Config:
     problems: list[str] = []
     root = fields.MappingReader(problems, "$", tree if tree is not None else {})
     config = Config(
-        node=root.take("node", fields.name, socket.gethostname().split(".")[0]),
+        node=root.take("node", fields.name, hostname),
         haproxy=_haproxy(root.section("haproxy")),
         control=_control(root.section("control")),
         metrics_listen=_metrics(root.section("metrics")),

@@ -53,9 +53,11 @@ def test_an_empty_file_is_valid_and_every_key_has_a_default(text: str, key: str,
     assert reduce(getattr, key.split("."), parse(text)) == value
 
 
-def test_the_node_is_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_node_is_this_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "ctl1.example.org")
-    assert parse("").node == "ctl1"
+    (tmp_path / "empty.yaml").touch()
+    assert load(tmp_path / "empty.yaml").node == "ctl1"
+    assert parse("", "ctl2").node == "ctl2"
 
 
 def test_a_service_and_a_node_that_say_nothing_are_what_their_names_say() -> None:
