@@ -17,7 +17,7 @@ import pytest
 from tests.lab.control import PORTS, Control, Host, control, sh
 from tests.lab.plant import eventually, plant
 
-MANUAL = Path(__file__).parents[2] / "haproxy" / "keepalived.md"
+MANUAL = Path(__file__).parents[2] / "docs" / "virtual-address.md"
 MOVES = 4.0  # seconds: what the manual says, and a busy machine
 
 
