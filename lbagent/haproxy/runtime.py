@@ -281,7 +281,8 @@ def streams(channel: Channel, pid: int) -> list[Stream]:
             if key == "frontend":
                 address = next((f[5:] for f in fields if f.startswith("addr=")), "")
                 found[-1].setdefault("address", address.rpartition(":")[0])
-            if key == "txn" and (method := next((f[5:] for f in fields if f.startswith("meth=")), "")):
+            method = next((f[5:] for f in fields if f.startswith("meth=")), "")
+            if key == "txn" and method.isdecimal():  # one that cannot be read counts as a write: -1 below
                 found[-1].setdefault("method", method)
             if REFUSED in fields:
                 found[-1]["refused"] = row
