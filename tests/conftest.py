@@ -1,4 +1,4 @@
-"""Fixtures: a plant of its own for every test that changes something."""
+"""Fixtures: a lab of its own for every test that changes something."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.lab.plant import Plant
+from tests.lab.one_haproxy import Lab
 
 
 @pytest.fixture
-def make_plant() -> Iterator[Callable[..., Plant]]:
-    """Makes plants and takes them down again; ``start=False`` leaves the starting to the test."""
-    made: list[Plant] = []
+def make_lab() -> Iterator[Callable[..., Lab]]:
+    """Makes labs and takes them down again; ``start=False`` leaves the starting to the test."""
+    made: list[Lab] = []
 
-    def make(*arguments: Any, start: bool = True, **settings: Any) -> Plant:
-        one = Plant(*arguments, **settings)
+    def make(*arguments: Any, start: bool = True, **settings: Any) -> Lab:
+        one = Lab(*arguments, **settings)
         made.append(one)
         return one.start() if start else one
 
@@ -26,5 +26,5 @@ def make_plant() -> Iterator[Callable[..., Plant]]:
 
 
 @pytest.fixture
-def plant(make_plant: Callable[..., Plant]) -> Plant:
-    return make_plant()
+def lab(make_lab: Callable[..., Lab]) -> Lab:
+    return make_lab()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from tests.lab.plant import BIN, Answer, Load, Plant, ask, eventually, plant
+from tests.lab.one_haproxy import BIN, Answer, Lab, Load, ask, eventually, running_lab
 
 SPREAD = 2  # seconds; small, so that a few seconds of countdown show
 WINDOW = 1200  # seconds; --for 20m
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass
 class Demo:
-    plant: Plant
+    lab: Lab
     traffic: dict[str, Load] = field(default_factory=dict)
     until: tuple[float, float] = (0.0, 0.0)  # between these two nova's window ends
     rows: list[Row] = field(default_factory=list)  # of the step under way
@@ -83,7 +83,7 @@ class Demo:
             text=True,
             timeout=30,
             check=False,
-            env=self.plant.agent.env(),
+            env=self.lab.agent.env(),
         )
         returned = time.time()
         for line in done.stdout.splitlines():
@@ -93,7 +93,7 @@ class Demo:
         return returned
 
     def ask(self, service: str, method: str = "GET", path: str = SERVERS, *, internal: bool = False) -> Answer:
-        ports = self.plant.internal if internal else self.plant.port
+        ports = self.lab.internal if internal else self.lab.port
         return ask(ports[service], method, path, body=b"{}" if method == "POST" else None)
 
     def see(self, what: str, expected: object, seen: object, ok: bool | None = None) -> None:
@@ -109,7 +109,7 @@ class Demo:
             self.see(f"live: {name}", expected, f"{words} ({len(statuses)} answers)", seen == {expected})
 
     def see_untouched(self, node: str, since: float, until: float = float("inf")) -> None:
-        count = sum(entry.started < until for entry in self.plant.requests(node, since=since))
+        count = sum(entry.started < until for entry in self.lab.requests(node, since=since))
         self.see(f"requests in the log of {node}, drained", 0, count)
 
     def see_closed(self) -> int:
@@ -146,7 +146,7 @@ def show(rows: list[Row]) -> None:
 def ordinary(demo: Demo) -> None:
     with demo.step("An ordinary day"):
         since = demo.lbctl("status")
-        for name in demo.plant.port:
+        for name in demo.lab.port:
             answer = demo.ask(name)
             demo.see(f"GET {name}", 200, answer.status)
             demo.see(f"GET {name}: X-Maintenance", "none", answer.headers.get("x-maintenance", "none"))
@@ -155,7 +155,7 @@ def ordinary(demo: Demo) -> None:
 
 def rolling(demo: Demo) -> None:
     began = time.time()
-    origins = list(demo.plant.origins["ctl2"].values())
+    origins = list(demo.lab.origins["ctl2"].values())
     with demo.step("Drain ctl2"):
         drained = demo.lbctl("drain", "ctl2", "--reason", "kernel")
         demo.see_traffic(began)
@@ -173,8 +173,8 @@ def rolling(demo: Demo) -> None:
     with demo.step("Ready ctl2"):
         asked = time.time()
         ready = demo.lbctl("ready", "ctl2")
-        for name in demo.plant.port:
-            served = eventually(lambda name=name: demo.plant.requests("ctl2", ready, name), f"ctl2 serves {name}")
+        for name in demo.lab.port:
+            served = eventually(lambda name=name: demo.lab.requests("ctl2", ready, name), f"ctl2 serves {name}")
             demo.see(f"ctl2 serves {name} again", "yes", "yes" if served else "no")
         demo.see_untouched("ctl2", drained, until=asked)
         told("The live traffic below is all of it since before the drain.")
@@ -208,9 +208,9 @@ def down(demo: Demo) -> None:
         demo.see_traffic(since, closed)
     with demo.step("The agent is killed: HAProxy keeps every mode by itself"):
         first = demo.see_closed()
-        assert demo.plant.agent.process is not None
-        typed(f"kill -9 {demo.plant.agent.process.pid}    # lbagent")
-        demo.plant.agent.kill()
+        assert demo.lab.agent.process is not None
+        typed(f"kill -9 {demo.lab.agent.process.pid}    # lbagent")
+        demo.lab.agent.kill()
         killed = time.time()
         later = eventually(lambda: all_below(demo, first), "Retry-After falls", 10)
         words = f"{min(later)} to {max(later)}, {time.time() - killed:.0f} s later"
@@ -219,9 +219,9 @@ def down(demo: Demo) -> None:
         demo.see(f"POST {USERS}, keystone read-only", 503, demo.ask("keystone", "POST", USERS).status)
         demo.see_traffic(killed, closed)
     with demo.step("The agent starts again, and changes nothing"):
-        typed(f"lbagent --config {demo.plant.agent.config} &")
+        typed(f"lbagent --config {demo.lab.agent.config} &")
         started = time.time()
-        demo.plant.agent.start()
+        demo.lab.agent.start()
         demo.lbctl("status")
         demo.see_closed()
         demo.see(f"POST {USERS}, keystone read-only", 503, demo.ask("keystone", "POST", USERS).status)
@@ -251,7 +251,7 @@ STEPS: tuple[Callable[[Demo], None], ...] = (ordinary, rolling, read_only, down,
 # ----------------------------------------------------------------------------------------- around them
 
 
-def live_traffic(made: Plant) -> dict[str, Load]:
+def live_traffic(made: Lab) -> dict[str, Load]:
     """Clients that keep their connections open and ask from the first step to the last."""
     common = {"clients": 2, "pause": 0.02, "seconds": 86400.0}
     return {
@@ -263,7 +263,7 @@ def live_traffic(made: Plant) -> dict[str, Load]:
     }
 
 
-def how_to_explore(made: Plant) -> None:
+def how_to_explore(made: Lab) -> None:
     address = "http://127.0.0.1"
     print(f"""
 {paint("Everything is running, under gentle traffic. In another terminal:", BOLD)}
@@ -289,12 +289,12 @@ def keep(demo: Demo) -> None:
     """Until Ctrl-C; logs are cut so that they do not grow for ever."""
     for load in demo.traffic.values():
         load.pause = 0.2
-    how_to_explore(demo.plant)
+    how_to_explore(demo.lab)
     forever = threading.Event()
     while not forever.wait(10):
         for load in demo.traffic.values():
             del load.results[:-1000]
-        for services in demo.plant.origins.values():
+        for services in demo.lab.origins.values():
             for origin in services.values():
                 del origin.log[:-1000]
 
@@ -311,8 +311,8 @@ def main() -> int:
     with ExitStack() as stack:
         try:
             print("Three controllers, each with keystone and nova; one HAProxy; one lbagent beside it.")
-            demo = Demo(stack.enter_context(plant(("keystone", "nova"), settings=SETTINGS)))
-            for name, load in live_traffic(demo.plant).items():
+            demo = Demo(stack.enter_context(running_lab(("keystone", "nova"), settings=SETTINGS)))
+            for name, load in live_traffic(demo.lab).items():
                 demo.traffic[name] = stack.enter_context(load)
             for step in STEPS:
                 step(demo)

@@ -1,4 +1,4 @@
-"""Where the script is carried out: a real plant, its faults, its commands, and what they promised."""
+"""Where the script is carried out: a real lab, its faults, its commands, and what they promised."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
-from tests.lab import plant as plants
-from tests.lab.plant import Origin, Plant
+from tests.lab import one_haproxy as labs
+from tests.lab.one_haproxy import Lab, Origin
 
 from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of
 from .judge import NEVER, Cut, Excuse, Promise, Violation
@@ -42,8 +42,8 @@ class Arena(Ground):
         self._late: list[Command] = []  # ended, but what they cut may go on
         self._mounted = False
         self._agent_wanted = self._haproxy_wanted = False
-        plants._next_port = 10000 + os.getpid() * 40 % 10000  # several of us may start at the same moment
-        self.plant = Plant(
+        labs._next_port = 10000 + os.getpid() * 40 % 10000  # several of us may start at the same moment
+        self.lab = Lab(
             SERVICES,
             check="check inter 300 fall 5 rise 2",
             backend={
@@ -52,30 +52,30 @@ class Arena(Ground):
             },
             guard=False,
         )
-        self.disk = self.plant.folder / "disk"
+        self.disk = self.lab.folder / "disk"
 
     # ------------------------------------------------------------------------------------ set up, take down
 
     def _set_up(self) -> None:
-        plant, agent = self.plant, self.plant.agent
+        lab, agent = self.lab, self.lab.agent
         self.disk.mkdir()
         if os.geteuid() == 0:
             done = subprocess.run(
                 ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "lbagent-chaos", self.disk], check=False
             )
             self._mounted = done.returncode == 0
-        plant.state = self.disk / "state"
-        agent.settings["haproxy"]["state_dir"] = str(plant.state)
+        lab.state = self.disk / "state"
+        agent.settings["haproxy"]["state_dir"] = str(lab.state)
         agent.settings["store"]["path"] = str(self.intent)
         agent.write()
-        agent.ok("haproxy", "adopt", str(plant.haproxy.config), "--write")
-        plant.start()
+        agent.ok("haproxy", "adopt", str(lab.haproxy.config), "--write")
+        lab.start()
         self._agent_wanted = self._haproxy_wanted = True
         now = time.time()
         for service in SERVICES:
             self.record.promises.append(Promise("open", service, now, by="the start"))
-            self._ready |= {(node, service) for node in plant.nodes}
-        ports = {s: (Place(plant.port[s]), Place(plant.internal[s])) for s in SERVICES}
+            self._ready |= {(node, service) for node in lab.nodes}
+        ports = {s: (Place(lab.port[s]), Place(lab.internal[s])) for s in SERVICES}
         self.clients = Clients(ports, CLIENTS, self.seed)
         self.clients.start()
         threading.Thread(target=self._confirm_for_ever, daemon=True).start()
@@ -83,13 +83,13 @@ class Arena(Ground):
 
     @property
     def origins(self) -> dict[str, dict[str, Origin]]:
-        return self.plant.origins
+        return self.lab.origins
 
     def agent_logs(self) -> list[Path]:
-        return [self.plant.agent.log]
+        return [self.lab.agent.log]
 
     def haproxy_logs(self) -> list[Path]:
-        return [self.plant.folder / "haproxy.log"]
+        return [self.lab.folder / "haproxy.log"]
 
     @property
     def intent(self) -> Path:
@@ -99,10 +99,10 @@ class Arena(Ground):
         """Take everything down; each part whatever becomes of the others."""
         self._ended.set()
         with contextlib.ExitStack() as last_first:
-            last_first.callback(self.plant.close)
+            last_first.callback(self.lab.close)
             last_first.callback(self._unmount)
-            last_first.callback(self.plant.haproxy.kill)
-            last_first.callback(self.plant.agent.kill)
+            last_first.callback(self.lab.haproxy.kill)
+            last_first.callback(self.lab.agent.kill)
             if hasattr(self, "clients"):
                 last_first.callback(self.clients._stop.set)
             for _, resume in self._timers:  # what is stopped goes on, or its end could not be waited for
@@ -119,7 +119,7 @@ class Arena(Ground):
     def run(self, seconds: float) -> None:
         """Carry the script out for about so long, then show that everything is as it was asked for. Broken when not."""
         until = time.time() + seconds
-        script = Script(self.seed, SERVICES, tuple(self.plant.nodes))
+        script = Script(self.seed, SERVICES, tuple(self.lab.nodes))
         self.carry_out(itertools.takewhile(lambda _: time.time() < until, script))
         self.event("· the end: everything heals")
         self._heal()
@@ -130,10 +130,10 @@ class Arena(Ground):
         self._look(everything=True)
 
     def _processes(self, now: float) -> list[Violation]:
-        process = self.plant.haproxy._process
+        process = self.lab.haproxy._process
         if self._haproxy_wanted and process is not None and process.poll() is not None:
             self._haproxy_died(process.returncode)
-        if self._agent_wanted and (agent := self.plant.agent.process) and agent.poll() is not None:
+        if self._agent_wanted and (agent := self.lab.agent.process) and agent.poll() is not None:
             return [Violation(now, f"the agent ended by itself, {agent.returncode}")]
         return []
 
@@ -187,7 +187,7 @@ class Arena(Ground):
     def _note_empty(self, now: float) -> None:
         """Services for which no node certainly takes traffic: their clients may be told to come back."""
         for service in SERVICES:
-            empty = not any((node, service) in self._ready for node in self.plant.nodes)
+            empty = not any((node, service) in self._ready for node in self.lab.nodes)
             if empty and service not in self._empty:
                 self._empty[service] = Excuse("no server certainly ready", now, service=service)
                 self.record.excuses.append(self._empty[service])
@@ -195,7 +195,7 @@ class Arena(Ground):
                 self._empty.pop(service).end = now + 0.5
 
     def _wait_for(self, command: Command) -> None:
-        process = self.plant.agent.begin(*command.words)
+        process = self.lab.agent.begin(*command.words)
         try:
             out, err = process.communicate(timeout=command.patience + SLOWEST)
         except subprocess.TimeoutExpired:
@@ -282,7 +282,7 @@ class Arena(Ground):
 
     def _confirm_for_ever(self) -> None:
         """A command that did not end with 0 promises nothing until status says that it is in force."""
-        client = Client(str(self.plant.agent.socket))
+        client = Client(str(self.lab.agent.socket))
         while not self._ended.wait(0.25):
             asked = time.time()
             with self._lock:
@@ -320,7 +320,7 @@ class Arena(Ground):
     # -------------------------------------------------------------------------------------------- faults
 
     def _do_reload(self, count: int = 1, gap: float = 0.0) -> None:
-        process = self.plant.haproxy._process
+        process = self.lab.haproxy._process
         if process is None or process.poll() is not None:
             return
         with self._lock:
@@ -341,11 +341,11 @@ class Arena(Ground):
         with self._lock:
             self.record.cuts.append(cut)
         self._haproxy_wanted = False
-        self.plant.haproxy.kill()
+        self.lab.haproxy.kill()
         cut.end = time.time() + 0.3
 
     def _do_haproxy_start(self) -> None:
-        self.plant.haproxy.start()
+        self.lab.haproxy.start()
         self._haproxy_wanted = True
         self._finish("haproxy", "HAProxy killed", AFTER_KILL)
 
@@ -357,7 +357,7 @@ class Arena(Ground):
         self._do_haproxy_start()
 
     def _workers(self) -> list[int]:
-        process = self.plant.haproxy._process
+        process = self.lab.haproxy._process
         if process is None:
             return []
         listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
@@ -394,7 +394,7 @@ class Arena(Ground):
             os.kill(pid, number)
 
     def _do_agent_stop(self, seconds: float) -> None:
-        process = self.plant.agent.process
+        process = self.lab.agent.process
         if process is None:
             return
         self._begin("agent")
@@ -402,7 +402,7 @@ class Arena(Ground):
 
         def resume() -> None:
             process.send_signal(signal.SIGCONT)
-            if process is self.plant.agent.process:
+            if process is self.lab.agent.process:
                 self._finish("agent")
             self.event("SIGCONT to the agent")
 
@@ -411,7 +411,7 @@ class Arena(Ground):
     def _do_agent_kill(self) -> None:
         self._begin("agent")
         self._agent_wanted = False
-        self.plant.agent.kill()
+        self.lab.agent.kill()
 
     def _do_agent_start(self, damage: str = "") -> None:
         if damage:
@@ -420,7 +420,7 @@ class Arena(Ground):
                 self._outages.append(("damage", time.time(), time.time() + 5))
             with contextlib.suppress(OSError):
                 self._damage(damage)
-        self.plant.agent.start(in_sync=False)
+        self.lab.agent.start(in_sync=False)
         self._agent_wanted = True
         self._finish("agent")
 
@@ -460,7 +460,7 @@ class Arena(Ground):
 
     def _do_file_lost(self, name: str) -> None:
         """A file of state_dir goes; it has to be back before HAProxy could want it."""
-        path = self.plant.state / name
+        path = self.lab.state / name
         self.faults["file lost"] += 1
         path.unlink(missing_ok=True)
         lost = time.time()
@@ -497,7 +497,7 @@ class Arena(Ground):
 
     def _status(self) -> dict[str, Any]:
         with contextlib.suppress(NoAgent, NotPermitted, Refused, OSError):
-            return Client(str(self.plant.agent.socket)).get("/v1/status")
+            return Client(str(self.lab.agent.socket)).get("/v1/status")
         return {}
 
     def _why(self) -> str:
@@ -524,11 +524,11 @@ class Arena(Ground):
         }
 
     def _masks(self) -> dict[tuple[str, str], int]:
-        rows = [row.split() for row in self.plant.haproxy.run("show servers state").splitlines()[2:] if row]
+        rows = [row.split() for row in self.lab.haproxy.run("show servers state").splitlines()[2:] if row]
         return {(row[1], row[3]): int(row[6]) for row in rows}
 
     def _map(self) -> dict[str, str]:
-        rows = self.plant.haproxy.run(f"show map {self.plant.state}/guard-v1.map").splitlines()
+        rows = self.lab.haproxy.run(f"show map {self.lab.state}/guard-v1.map").splitlines()
         return {key: value for key, _, value in (row.partition(" ")[2].partition(" ") for row in rows if row)}
 
     def _differences(self) -> list[str]:
@@ -556,10 +556,10 @@ class Arena(Ground):
         steered = {k.removeprefix("=steer/"): v for k, v in table.items() if k.startswith("=steer/")}
         if set(steered) != {backend for backend, _ in held} or any((b, s) in held for b, s in steered.items()):
             wrong.append(f"late requests are steered to {steered} with {sorted(held)} held")
-        text = (self.plant.state / "guard-v1.map").read_text().splitlines()[1:]
+        text = (self.lab.state / "guard-v1.map").read_text().splitlines()[1:]
         if dict(row.partition(" ")[::2] for row in text) != table:
             wrong.append("the map's file is not what HAProxy holds")
-        rows = [row.split() for row in (self.plant.state / "servers.state").read_text().splitlines()[2:]]
+        rows = [row.split() for row in (self.lab.state / "servers.state").read_text().splitlines()[2:]]
         if {(row[1], row[3]): int(row[6]) for row in rows} != held:
             wrong.append(f"the server-state file has {[(r[1], r[3], r[6]) for r in rows]}, held are {held}")
         return wrong + self._forgotten(intent)
@@ -573,7 +573,7 @@ class Arena(Ground):
                 said = {"up": "open", "read-only": "restricted", "down": "closed"}[mode]
                 if not self.record.standing(said, service):
                     wrong.append(f"{service} is stored as {mode}, which nobody was promised")
-                for node in self.plant.nodes:
+                for node in self.lab.nodes:
                     drained = service in intent["drains"].get(node, {})
                     if drained != bool(self.record.standing("drained", service, node)):
                         wrong.append(
@@ -585,7 +585,7 @@ class Arena(Ground):
         """With the agent dead, a reload and then a crash change nothing of it."""
         before = (self._masks(), self._map(), self._texts())
         self._do_agent_kill()
-        old = self.plant.haproxy.pid()
+        old = self.lab.haproxy.pid()
         self._do_reload()
         self._pass(10, lambda: self._another(old))
         for what in ("a reload", "a crash"):
@@ -600,18 +600,18 @@ class Arena(Ground):
 
     def _another(self, old: int) -> bool:
         with contextlib.suppress(OSError, StopIteration):
-            return self.plant.haproxy.pid() != old
+            return self.lab.haproxy.pid() != old
         return False
 
     def _texts(self) -> dict[str, str]:
-        return {p.name: p.read_text() for p in sorted(self.plant.state.iterdir()) if not p.name.startswith(".")}
+        return {p.name: p.read_text() for p in sorted(self.lab.state.iterdir()) if not p.name.startswith(".")}
 
     # ------------------------------------------------------------------------------------------- report
 
     def keep(self, where: Path) -> None:
         where.mkdir(parents=True, exist_ok=True)
-        for path in (self.plant.agent.log, self.plant.folder / "haproxy.log", self.plant.haproxy.config, self.intent):
+        for path in (self.lab.agent.log, self.lab.folder / "haproxy.log", self.lab.haproxy.config, self.intent):
             with contextlib.suppress(OSError):
                 shutil.copy(path, where)
         with contextlib.suppress(OSError):
-            shutil.copytree(self.plant.state, where / "state", dirs_exist_ok=True)
+            shutil.copytree(self.lab.state, where / "state", dirs_exist_ok=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
-from tests.lab.control import PORTS, Control
-from tests.lab.plant import Origin
+from tests.lab.one_haproxy import Origin
+from tests.lab.several_haproxies import PORTS, ControlPlane
 
 from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of
 from .judge import NEVER, Cut, Excuse, Promise, Violation
@@ -73,7 +73,7 @@ class Plane(Ground):
     def __init__(self, seed: int, hosts: int) -> None:
         super().__init__(seed)
         self.services = tuple(PORTS)
-        self.control = Control(hosts, check="check inter 300 fall 3 rise 2")
+        self.control = ControlPlane(hosts, check="check inter 300 fall 3 rise 2")
         self.hosts = tuple(self.control.names)
         self.record.vias = frozenset(self.hosts)
         self.ledger = Ledger(self.hosts, self.services)

@@ -1,1 +1,1 @@
-"""The plant of all tests: origins, HAProxy, agent, network, etcd."""
+"""The lab of all tests: origins, HAProxy, agent, network, etcd."""

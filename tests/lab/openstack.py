@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.lab.plant import HAPROXY, Agent, Answer, HAProxy, ask, eventually, free_port
+from tests.lab.one_haproxy import HAPROXY, Agent, Answer, HAProxy, ask, eventually, free_port
 
 CACHE = Path(os.environ.get("LBAGENT_TEST_CACHE", "/var/cache/lbagent-test"))
 KEYSTONE = ("keystone>=27,<31", "gunicorn>=23,<28")

@@ -30,7 +30,7 @@ from typing import Any
 from lbagent.guard import VERSION, cfg_lines, file_names, guard_map, state_files
 from lbagent.model.intent import Intent, Mode, ServiceIntent
 from lbagent.settings import load
-from tests.lab.plant import BIN, HAPROXY, Agent, HAProxy, Plant, ask, eventually, free_port
+from tests.lab.one_haproxy import BIN, HAPROXY, Agent, HAProxy, Lab, ask, eventually, free_port
 
 ROUNDS, SECONDS, CONNECTIONS = 8, 2, 32
 WARM_UP = 500  # requests
@@ -283,8 +283,8 @@ def median_ms(times: list[float]) -> float:
 
 
 def measure_status() -> dict[str, Any]:
-    """`lbctl status` of a small plant beside a Python that does nothing, in turns."""
-    made = Plant()
+    """`lbctl status` of a small lab beside a Python that does nothing, in turns."""
+    made = Lab()
     try:
         made.start()
         nothing, status = [], []

@@ -18,7 +18,7 @@ from lbagent.model.intent import Drain, Shared
 from lbagent.settings.load import parse
 from lbagent.store.etcd.lease import RENEW
 from lbagent.store.etcd.store import EtcdStore
-from tests.lab.plant import eventually, free_port
+from tests.lab.one_haproxy import eventually, free_port
 from tests.measure.bench import serves
 from tests.measure.scale import etcd_command, measure, put_and_event, show, world
 

@@ -1,4 +1,4 @@
-"""The demo: given an lbagent that works, it ends well; given a plant that does not, it says so."""
+"""The demo: given an lbagent that works, it ends well; given a lab that does not, it says so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests import demo
-from tests.lab.plant import ask
+from tests.lab.one_haproxy import ask
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (
@@ -54,7 +54,7 @@ def test_every_step_as_expected():
 
 
 def stop_nova(made: demo.Demo) -> None:
-    for services in made.plant.origins.values():
+    for services in made.lab.origins.values():
         services["nova"].stop()
 
 

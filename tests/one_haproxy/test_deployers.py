@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.plant import HAPROXY, Agent, HAProxy, Origin, ask, eventually, free_port
+from tests.lab.one_haproxy import HAPROXY, Agent, HAProxy, Origin, ask, eventually, free_port
 
 
 class Several(HAProxy):

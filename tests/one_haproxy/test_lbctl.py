@@ -14,12 +14,12 @@ import time
 
 import pytest
 
-from tests.lab.plant import BIN, Plant, ask, eventually
+from tests.lab.one_haproxy import BIN, Lab, ask, eventually
 
 
 @pytest.fixture(scope="module")
 def shared():
-    made = Plant(services=("nova", "keystone"))
+    made = Lab(services=("nova", "keystone"))
     yield made.start()
     made.close()
 
@@ -89,7 +89,7 @@ def test_no_agent(shared, tmp_path):
     shared.agent.ok("up", "nova")
 
 
-def _as(user: str, shared: Plant, *arguments: str, groups: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+def _as(user: str, shared: Lab, *arguments: str, groups: list[str] | None = None) -> subprocess.CompletedProcess[str]:
     entry = pwd.getpwnam(user)
     return subprocess.run(
         [BIN / "lbctl", *arguments],
@@ -105,24 +105,24 @@ def _as(user: str, shared: Plant, *arguments: str, groups: list[str] | None = No
 
 
 @pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="only root can become somebody else")
-def test_who_may(make_plant):
+def test_who_may(make_lab):
     """Permission comes from the kernel's word: admins change, viewers look, others neither; exit 6."""
-    plant = make_plant(start=False)
-    plant.agent.settings["control"] |= {"admins": ["root", "@adm"], "viewers": ["daemon"]}
-    plant.agent.write()
-    plant.start()
-    member = _as("nobody", plant, "status", groups=["adm"])
+    lab = make_lab(start=False)
+    lab.agent.settings["control"] |= {"admins": ["root", "@adm"], "viewers": ["daemon"]}
+    lab.agent.write()
+    lab.start()
+    member = _as("nobody", lab, "status", groups=["adm"])
     assert member.returncode == 0, member.stderr
-    assert _as("daemon", plant, "status").returncode == 0
-    refused = _as("daemon", plant, "down", "nova")
+    assert _as("daemon", lab, "status").returncode == 0
+    refused = _as("daemon", lab, "down", "nova")
     assert refused.returncode == 6
     assert "daemon may not change anything" in refused.stderr
-    assert _as("nobody", plant, "status").returncode == 6
-    plant.agent.socket.chmod(0o600)
-    closed = _as("nobody", plant, "status")
+    assert _as("nobody", lab, "status").returncode == 6
+    lab.agent.socket.chmod(0o600)
+    closed = _as("nobody", lab, "status")
     assert closed.returncode == 6
     assert "Traceback" not in closed.stderr
-    assert ask(plant.port["nova"]).status == 200
+    assert ask(lab.port["nova"]).status == 200
 
 
 def test_status_for_people(shared):
@@ -325,42 +325,42 @@ def test_bad_configurations(tmp_path):
     assert "no such file" in missing.stderr
 
 
-def test_doctor(make_plant):
-    """Content with a sound plant; names the mend for what is not sound."""
-    plant = make_plant()
-    sound = plant.agent.lbctl("doctor")
+def test_doctor(make_lab):
+    """Content with a sound lab; names the mend for what is not sound."""
+    lab = make_lab()
+    sound = lab.agent.lbctl("doctor")
     assert sound.returncode == 0, sound.stdout
     for words in ("level admin", "guard: in every backend", "the map and 8 lists", "server-state file", "in sync"):
         assert words in sound.stdout
-    text = plant.haproxy.config.read_text()
-    (plant.state / "allow-v1.acl").chmod(0o600)
-    plant.agent.kill()
-    plant.agent.ok("haproxy", "adopt", "--remove", "--write", str(plant.haproxy.config))
-    plant.haproxy.config.write_text(plant.haproxy.config.read_text().replace("  hard-stop-after 60s\n", ""))
-    sick = plant.agent.lbctl("doctor")
+    text = lab.haproxy.config.read_text()
+    (lab.state / "allow-v1.acl").chmod(0o600)
+    lab.agent.kill()
+    lab.agent.ok("haproxy", "adopt", "--remove", "--write", str(lab.haproxy.config))
+    lab.haproxy.config.write_text(lab.haproxy.config.read_text().replace("  hard-stop-after 60s\n", ""))
+    sick = lab.agent.lbctl("doctor")
     assert sick.returncode == 1
     for words in ("chmod", "hard-stop-after", "no agent answers", "without it a reload of HAProxy ends every drain"):
         assert words in sick.stdout
-    plant.haproxy.reload()
-    assert "lbctl haproxy adopt" in plant.agent.lbctl("doctor").stdout
-    plant.haproxy.config.write_text(text.replace("level admin", "level operator"))
-    assert "reload HAProxy" in plant.agent.lbctl("doctor").stdout
-    plant.haproxy.reload()
-    assert "write `level admin`" in plant.agent.lbctl("doctor").stdout
-    plant.haproxy.kill()
-    dead = plant.agent.lbctl("doctor", "--json")
+    lab.haproxy.reload()
+    assert "lbctl haproxy adopt" in lab.agent.lbctl("doctor").stdout
+    lab.haproxy.config.write_text(text.replace("level admin", "level operator"))
+    assert "reload HAProxy" in lab.agent.lbctl("doctor").stdout
+    lab.haproxy.reload()
+    assert "write `level admin`" in lab.agent.lbctl("doctor").stdout
+    lab.haproxy.kill()
+    dead = lab.agent.lbctl("doctor", "--json")
     assert dead.returncode == 1
     assert any(f["about"] == "runtime socket" and f["verdict"] == "wrong" for f in json.loads(dead.stdout))
 
 
-def test_guard_missing_is_refused_with_the_remedy(make_plant):
-    plant = make_plant(guard=False, start=False)
-    plant.haproxy.start()
-    plant.agent.start()
-    assert plant.agent.status()["haproxy"]["guard"] == "missing"
-    refused = plant.agent.lbctl("down", "nova")
+def test_guard_missing_is_refused_with_the_remedy(make_lab):
+    lab = make_lab(guard=False, start=False)
+    lab.haproxy.start()
+    lab.agent.start()
+    assert lab.agent.status()["haproxy"]["guard"] == "missing"
+    refused = lab.agent.lbctl("down", "nova")
     assert refused.returncode == 3
     assert "lbctl haproxy adopt" in refused.stderr
     assert "nova" in refused.stderr
-    plant.agent.ok("drain", "ctl1")
-    assert plant.haproxy.server("nova/ctl1")["srv_admin_state"] == "8"
+    lab.agent.ok("drain", "ctl1")
+    assert lab.haproxy.server("nova/ctl1")["srv_admin_state"] == "8"

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
+from tests.lab.one_haproxy import Lab, ask
 from tests.lab.openstack import (
     Catalog,
     Clients,
 )
-from tests.lab.plant import Plant, ask
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # whoever comes first on a machine installs the clients
 
@@ -100,7 +100,7 @@ GENERIC = {
 @pytest.fixture(scope="module")
 def closed():
     """Every service closed, its servers stopped: what clients learn, HAProxy tells them."""
-    made = Plant(services=tuple(CATALOG), nodes=1, check="")
+    made = Lab(services=tuple(CATALOG), nodes=1, check="")
     made.start()
     made.agent.ok("down", *CATALOG, "--reason", REASON)
     for origin in made.origins["ctl1"].values():

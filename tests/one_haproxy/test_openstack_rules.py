@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.lab.plant import Plant, ask
+from tests.lab.one_haproxy import Lab, ask
 
 SERVICES = (
     "keystone", "nova", "cinder", "glance", "neutron", "placement", "heat", "heat-cfn", "swift", "horizon", "ironic",
@@ -116,7 +116,7 @@ WRITING_BODIES = [
 
 @pytest.fixture(scope="module")
 def restricted():
-    made = Plant(services=SERVICES, nodes=1, check="")
+    made = Lab(services=SERVICES, nodes=1, check="")
     made.start()
     made.agent.ok("read-only", *SERVICES, "--reason", "upgrade")
     yield made

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.plant import eventually, free_port
+from tests.lab.one_haproxy import eventually, free_port
 
 ARTEFACTS = Path(os.environ.get("LBAGENT_TEST_ARTEFACTS", Path(__file__).parents[2] / ".artefacts"))
 
@@ -82,11 +82,11 @@ def browser():
 
 
 @pytest.mark.slow
-def test_the_page_counts_down_and_turns_into_the_service(make_plant, browser):
-    plant = make_plant(services=("horizon",), settings={"retry_after": {"floor": 20, "cap": 600, "spread": 1}})
+def test_the_page_counts_down_and_turns_into_the_service(make_lab, browser):
+    lab = make_lab(services=("horizon",), settings={"retry_after": {"floor": 20, "cap": 600, "spread": 1}})
     reason = 'new dashboard <b>&</b> "quotes"\nsecond line 🚧'
-    plant.agent.ok("down", "horizon", "--for", "3m", "--reason", reason)
-    browser.go(f"http://127.0.0.1:{plant.port['horizon']}/")
+    lab.agent.ok("down", "horizon", "--for", "3m", "--reason", reason)
+    browser.go(f"http://127.0.0.1:{lab.port['horizon']}/")
     text = browser.text()
     assert "horizon is closed for maintenance" in text
     assert '<b>&</b> "quotes"' in text
@@ -99,6 +99,6 @@ def test_the_page_counts_down_and_turns_into_the_service(make_plant, browser):
     assert browser.run("return document.documentElement.lang") == "en"
     assert browser.run("return document.querySelectorAll('script[src], link[href], img').length") == 0
     began = time.time()
-    plant.agent.ok("up", "horizon")
+    lab.agent.ok("up", "horizon")
     eventually(lambda: "horizon" in browser.text() and "origin" in browser.text(), "the page is the service", 40)
     assert time.time() - began < 40

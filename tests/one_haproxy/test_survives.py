@@ -8,36 +8,36 @@ import time
 
 import pytest
 
-from tests.lab.plant import Load, ask, eventually
+from tests.lab.one_haproxy import Load, ask, eventually
 
 
-def test_kill_the_agent_in_any_mode(plant):
+def test_kill_the_agent_in_any_mode(lab):
     """Nothing changes for users while it is dead; started again it knows everything."""
-    plant.agent.ok("drain", "ctl1", "--reason", "kernel")
-    plant.agent.ok("down", "nova", "--for", "20m", "--reason", "schema")
-    plant.agent.ok("read-only", "keystone")
-    before = plant.agent.status()
-    plant.agent.kill()
+    lab.agent.ok("drain", "ctl1", "--reason", "kernel")
+    lab.agent.ok("down", "nova", "--for", "20m", "--reason", "schema")
+    lab.agent.ok("read-only", "keystone")
+    before = lab.agent.status()
+    lab.agent.kill()
     since = time.time()
     for _ in range(20):
-        assert ask(plant.port["nova"]).status == 503
-        assert ask(plant.port["keystone"]).status == 200
-        assert ask(plant.port["keystone"], "DELETE").status == 503
-    assert plant.requests("ctl1", since) == []
-    plant.agent.start()
-    after = plant.agent.status()
+        assert ask(lab.port["nova"]).status == 503
+        assert ask(lab.port["keystone"]).status == 200
+        assert ask(lab.port["keystone"], "DELETE").status == 503
+    assert lab.requests("ctl1", since) == []
+    lab.agent.start()
+    after = lab.agent.status()
     for kind in ("services", "nodes"):
         assert after[kind] == before[kind]
-    plant.agent.ok("up", "nova", "keystone")
-    plant.agent.ok("ready", "ctl1")
-    assert ask(plant.port["nova"]).status == 200
+    lab.agent.ok("up", "nova", "keystone")
+    lab.agent.ok("ready", "ctl1")
+    assert ask(lab.port["nova"]).status == 200
 
 
-def test_stopping_the_agent_is_clean(plant):
-    plant.agent.ok("down", "nova")
-    plant.agent.process.send_signal(signal.SIGTERM)
-    assert plant.agent.process.wait(10) == 0
-    assert ask(plant.port["nova"]).status == 503
+def test_stopping_the_agent_is_clean(lab):
+    lab.agent.ok("down", "nova")
+    lab.agent.process.send_signal(signal.SIGTERM)
+    assert lab.agent.process.wait(10) == 0
+    assert ask(lab.port["nova"]).status == 503
 
 
 DAMAGE = {
@@ -52,105 +52,105 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_lost_intent_opens_nothing(plant, damage):
+def test_a_lost_intent_opens_nothing(lab, damage):
     """The intent file deleted, damaged or put back from a backup while the agent is dead: the service stays closed."""
-    path = plant.folder / "intent.json"
-    plant.agent.ok("drain", "ctl2", "--reason", "kernel")
+    path = lab.folder / "intent.json"
+    lab.agent.ok("drain", "ctl2", "--reason", "kernel")
     older = path.read_text()
-    plant.agent.ok("down", "nova", "--for", "20m", "--reason", "schema")
-    plant.agent.kill()
+    lab.agent.ok("down", "nova", "--for", "20m", "--reason", "schema")
+    lab.agent.kill()
     text = DAMAGE[damage](older if damage == "older" else path.read_text())
     if text is None:
         path.unlink()
     else:
         path.write_text(text)
-    with Load(plant.port["nova"]) as load:
-        plant.agent.start()
-        service = plant.agent.service("nova")
+    with Load(lab.port["nova"]) as load:
+        lab.agent.start()
+        service = lab.agent.service("nova")
         assert service["mode"] == "down"
         assert service["reason"] == "schema"
-        assert plant.agent.node("ctl2")["state"] == "drained"
-        assert plant.agent.node("ctl2")["reason"] == "kernel"
+        assert lab.agent.node("ctl2")["state"] == "drained"
+        assert lab.agent.node("ctl2")["reason"] == "kernel"
     assert load.statuses() == {503}
-    plant.agent.kill()
-    plant.agent.start()  # it was stored again
-    assert plant.agent.service("nova")["mode"] == "down"
-    plant.agent.ok("up", "nova")
-    plant.agent.ok("ready", "ctl2")
-    assert ask(plant.port["nova"]).status == 200
+    lab.agent.kill()
+    lab.agent.start()  # it was stored again
+    assert lab.agent.service("nova")["mode"] == "down"
+    lab.agent.ok("up", "nova")
+    lab.agent.ok("ready", "ctl2")
+    assert ask(lab.port["nova"]).status == 200
 
 
-def test_the_whole_state_folder_deleted(plant):
+def test_the_whole_state_folder_deleted(lab):
     """With intent and files gone, the running HAProxy still knows; the files are put back from it."""
-    plant.agent.ok("down", "nova")
-    plant.agent.kill()
-    (plant.folder / "intent.json").unlink()
-    for file in plant.state.iterdir():
+    lab.agent.ok("down", "nova")
+    lab.agent.kill()
+    (lab.folder / "intent.json").unlink()
+    for file in lab.state.iterdir():
         file.unlink()
-    plant.agent.start()
-    assert plant.agent.service("nova")["mode"] == "down"
-    assert ask(plant.port["nova"]).status == 503
-    assert "=intent/service/nova" in (plant.state / "guard-v1.map").read_text()
+    lab.agent.start()
+    assert lab.agent.service("nova")["mode"] == "down"
+    assert ask(lab.port["nova"]).status == 503
+    assert "=intent/service/nova" in (lab.state / "guard-v1.map").read_text()
 
 
-def test_nothing_known_touches_nothing(plant):
+def test_nothing_known_touches_nothing(lab):
     """No intent, no files, no HAProxy: the agent says so, refuses commands, and learns once HAProxy is there."""
-    plant.agent.ok("down", "nova")
-    plant.agent.kill()
-    (plant.folder / "intent.json").write_text("garbage")
-    saved = (plant.state / "guard-v1.map").read_text()
-    (plant.state / "guard-v1.map").unlink()
-    plant.haproxy.kill()
-    plant.agent.start(in_sync=False)
-    eventually(lambda: "nothing is touched" in plant.agent.status()["trouble"], "it says so")
-    refused = plant.agent.lbctl("up", "nova")
+    lab.agent.ok("down", "nova")
+    lab.agent.kill()
+    (lab.folder / "intent.json").write_text("garbage")
+    saved = (lab.state / "guard-v1.map").read_text()
+    (lab.state / "guard-v1.map").unlink()
+    lab.haproxy.kill()
+    lab.agent.start(in_sync=False)
+    eventually(lambda: "nothing is touched" in lab.agent.status()["trouble"], "it says so")
+    refused = lab.agent.lbctl("up", "nova")
     assert refused.returncode == 1
-    assert not (plant.state / "guard-v1.map").exists()
-    (plant.state / "guard-v1.map").write_text(saved)
-    plant.haproxy.start()
-    eventually(lambda: plant.agent.status()["haproxy"]["in_sync"], "it learned")
-    assert plant.agent.service("nova")["mode"] == "down"
-    assert ask(plant.port["nova"]).status == 503
+    assert not (lab.state / "guard-v1.map").exists()
+    (lab.state / "guard-v1.map").write_text(saved)
+    lab.haproxy.start()
+    eventually(lambda: lab.agent.status()["haproxy"]["in_sync"], "it learned")
+    assert lab.agent.service("nova")["mode"] == "down"
+    assert ask(lab.port["nova"]).status == 503
 
 
-def test_a_converged_system_has_no_difference(plant):
+def test_a_converged_system_has_no_difference(lab):
     """Ticks on a quiet system write nothing and tell HAProxy nothing."""
-    plant.agent.ok("drain", "ctl1")
-    plant.agent.ok("down", "nova")
-    stamps = {p.name: p.stat().st_mtime_ns for p in plant.state.iterdir()}
-    intent = (plant.folder / "intent.json").stat().st_mtime_ns
+    lab.agent.ok("drain", "ctl1")
+    lab.agent.ok("down", "nova")
+    stamps = {p.name: p.stat().st_mtime_ns for p in lab.state.iterdir()}
+    intent = (lab.folder / "intent.json").stat().st_mtime_ns
     began = time.time()
     eventually(lambda: time.time() > began + 3, "three ticks")
-    assert {p.name: p.stat().st_mtime_ns for p in plant.state.iterdir()} == stamps
-    assert (plant.folder / "intent.json").stat().st_mtime_ns == intent
-    metrics = ask(plant.agent.metrics_port, path="/metrics").body.decode()
+    assert {p.name: p.stat().st_mtime_ns for p in lab.state.iterdir()} == stamps
+    assert (lab.folder / "intent.json").stat().st_mtime_ns == intent
+    metrics = ask(lab.agent.metrics_port, path="/metrics").body.decode()
     assert "lbagent_drift_repaired_total 0.0" in metrics
     assert "lbagent_reconcile_errors_total 0.0" in metrics
 
 
-def test_sighup_rereads_and_keeps_the_old_when_bad(plant):
-    plant.agent.ok("down", "nova")
-    plant.agent.config.write_text("services: {nova: {backends: 3}}")
-    os.kill(plant.agent.process.pid, signal.SIGHUP)
-    eventually(lambda: "the old configuration stays in force" in plant.agent.log.read_text(), "it complains")
-    assert "$.services.nova.backends" in plant.agent.log.read_text()
-    assert plant.agent.service("nova")["mode"] == "down"
-    plant.agent.settings["services"] = {"keystone": {}}
-    plant.agent.write()
-    os.kill(plant.agent.process.pid, signal.SIGHUP)
-    eventually(lambda: plant.agent.service("nova")["orphan"], "nova is no longer configured")
-    assert ask(plant.port["nova"]).status == 503
-    plant.agent.ok("up", "nova")
-    assert ask(plant.port["nova"]).status == 200
+def test_sighup_rereads_and_keeps_the_old_when_bad(lab):
+    lab.agent.ok("down", "nova")
+    lab.agent.config.write_text("services: {nova: {backends: 3}}")
+    os.kill(lab.agent.process.pid, signal.SIGHUP)
+    eventually(lambda: "the old configuration stays in force" in lab.agent.log.read_text(), "it complains")
+    assert "$.services.nova.backends" in lab.agent.log.read_text()
+    assert lab.agent.service("nova")["mode"] == "down"
+    lab.agent.settings["services"] = {"keystone": {}}
+    lab.agent.write()
+    os.kill(lab.agent.process.pid, signal.SIGHUP)
+    eventually(lambda: lab.agent.service("nova")["orphan"], "nova is no longer configured")
+    assert ask(lab.port["nova"]).status == 503
+    lab.agent.ok("up", "nova")
+    assert ask(lab.port["nova"]).status == 200
 
 
-def test_a_second_agent_is_refused(plant):
+def test_a_second_agent_is_refused(lab):
     import subprocess  # noqa: PLC0415
 
-    from tests.lab.plant import BIN  # noqa: PLC0415
+    from tests.lab.one_haproxy import BIN  # noqa: PLC0415
 
     second = subprocess.run(
-        [BIN / "lbagent", "--config", str(plant.agent.config)], capture_output=True, text=True, timeout=20, check=False
+        [BIN / "lbagent", "--config", str(lab.agent.config)], capture_output=True, text=True, timeout=20, check=False
     )
     assert second.returncode == 1
     assert "another lbagent serves" in second.stderr

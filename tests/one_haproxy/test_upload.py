@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lbagent.guard import cfg_lines, file_names
-from tests.lab.plant import HAPROXY, Load, Plant, ask, eventually, plant
+from tests.lab.one_haproxy import HAPROXY, Lab, Load, ask, eventually, running_lab
 
 KB, MB = 1000, 1000 * 1000
 SECONDS, BYTES = 2, 60 * MB
@@ -30,7 +30,7 @@ BOUNDS = f"  setenv LBAGENT_UPLOAD_SECONDS {SECONDS}\n  setenv LBAGENT_UPLOAD_BY
 
 @pytest.fixture(scope="module")
 def shared():
-    with plant(("glance", "nova"), 1, global_lines=BOUNDS) as made:
+    with running_lab(("glance", "nova"), 1, global_lines=BOUNDS) as made:
         yield made
 
 
@@ -58,9 +58,9 @@ def upload(port: int, size: int, chunked: bool, **headers: str) -> tuple[http.cl
         connection.close()
 
 
-def assert_told(plant: Plant, response: http.client.HTTPResponse, body: bytes) -> None:
+def assert_told(lab: Lab, response: http.client.HTTPResponse, body: bytes) -> None:
     """As an ordinary request is told: the same status, body and headers, but for the spread in Retry-After."""
-    other = ask(plant.port["glance"], "PUT", "/v2/images/1/file", headers={"Content-Length": "0"})
+    other = ask(lab.port["glance"], "PUT", "/v2/images/1/file", headers={"Content-Length": "0"})
     headers = {name.lower(): value for name, value in response.getheaders() if name.lower() != "connection"}
     retry_after = int(headers.pop("retry-after"))
     assert 1100 <= retry_after <= 1230
@@ -151,9 +151,9 @@ def test_other_changes_do_not_wait_for_what_is_thrown_away(closed):
 # ------------------------------------------------------------------------------------------------- bounds
 
 
-def drip(plant: Plant, first: int) -> socket.socket:
+def drip(lab: Lab, first: int) -> socket.socket:
     """An upload without an end, ``first`` bytes of it sent."""
-    client = socket.create_connection(("127.0.0.1", plant.port["glance"]), timeout=10)
+    client = socket.create_connection(("127.0.0.1", lab.port["glance"]), timeout=10)
     client.sendall(b"PUT /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 90000000000\r\n\r\n" + bytes(first))
     return client
 
@@ -208,28 +208,28 @@ def test_clients_that_go_away_leave_nothing_behind(closed):
 
 
 @needs_lua
-def test_without_the_global_lines_the_guard_still_answers(make_plant):
+def test_without_the_global_lines_the_guard_still_answers(make_lab):
     """As where HAProxy has no Lua: large uploads may break, everything else is as it is, and doctor says so."""
-    plant = make_plant(("glance",), 1, start=False)
-    text = plant.haproxy.config.read_text()
-    plant.haproxy.config.write_text(
+    lab = make_lab(("glance",), 1, start=False)
+    text = lab.haproxy.config.read_text()
+    lab.haproxy.config.write_text(
         "".join(
             line
             for line in text.splitlines(keepends=True)
             if f"/{file_names.UPLOAD}" not in line and f"setenv {cfg_lines.UPLOAD_LOADED} " not in line
         )
     )
-    plant.start()
-    plant.agent.ok("down", "glance")
-    answer = ask(plant.port["glance"], "PUT", body=b"x" * 1000)
+    lab.start()
+    lab.agent.ok("down", "glance")
+    answer = ask(lab.port["glance"], "PUT", body=b"x" * 1000)
     assert (answer.status, answer.headers["x-maintenance"]) == (503, "down")
-    assert about_uploads(plant) == ["note"]
+    assert about_uploads(lab) == ["note"]
 
 
 def test_doctor_says_that_it_is_there(shared):
     assert about_uploads(shared) == (["ok"] if BY_LUA else [])
 
 
-def about_uploads(plant: Plant) -> list[str]:
-    findings = json.loads(plant.agent.lbctl("doctor", "--json").stdout)
+def about_uploads(lab: Lab) -> list[str]:
+    findings = json.loads(lab.agent.lbctl("doctor", "--json").stdout)
     return [finding["verdict"] for finding in findings if finding["about"] == "uploads"]

@@ -33,7 +33,7 @@ from lbagent.rules.changes import Change
 from lbagent.settings import config, load, shipped
 from lbagent.store.codec import Damaged, encode
 from lbagent.store.file import FileStore
-from tests.lab.plant import Plant, ask
+from tests.lab.one_haproxy import Lab, ask
 
 SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 
@@ -105,8 +105,8 @@ ODD: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def plant() -> Iterator[Plant]:
-    made = Plant(services=("nova",), nodes=2)
+def lab() -> Iterator[Lab]:
+    made = Lab(services=("nova",), nodes=2)
     try:
         yield made.start()
     finally:
@@ -116,10 +116,10 @@ def plant() -> Iterator[Plant]:
 @pytest.fixture(autouse=True)
 def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
     """After whatever was sent, the agent lives, answers, and has met no defect."""
-    if "plant" not in request.fixturenames:
+    if "lab" not in request.fixturenames:
         yield
         return
-    agent = request.getfixturevalue("plant").agent
+    agent = request.getfixturevalue("lab").agent
     before = agent.log.stat().st_size
     yield
     assert agent.lbctl("status").returncode == 0
@@ -127,11 +127,11 @@ def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
     assert log.count("Traceback") == 0, log[log.index("Traceback") :][:3000]
 
 
-def exchange(plant: Plant, raw: bytes, patience: float = 5.0) -> bytes:
+def exchange(lab: Lab, raw: bytes, patience: float = 5.0) -> bytes:
     """What the agent answers to ``raw``; after ``patience`` seconds without a word it is told that no more comes."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(patience)
-        connection.connect(str(plant.agent.socket))
+        connection.connect(str(lab.agent.socket))
         answer = b""
         with contextlib.suppress(ConnectionError):
             connection.sendall(raw)
@@ -171,9 +171,9 @@ def sane(answer: bytes) -> None:
 
 @given(st.binary(max_size=300))
 @examples(120)
-def test_bytes_that_are_no_http(plant: Plant, raw: bytes) -> None:
+def test_bytes_that_are_no_http(lab: Lab, raw: bytes) -> None:
     assume(not raw.startswith((b"GET ", b"HEAD ")))
-    refused(exchange(plant, raw, BRIEFLY))
+    refused(exchange(lab, raw, BRIEFLY))
 
 
 WHOLE = request(
@@ -183,8 +183,8 @@ WHOLE = request(
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 8), st.binary(max_size=12))
 @examples(200)
-def test_a_request_that_is_damaged(plant: Plant, at: int, taken: int, put: bytes) -> None:
-    sane(exchange(plant, WHOLE[:at] + put + WHOLE[at + taken :], BRIEFLY))
+def test_a_request_that_is_damaged(lab: Lab, at: int, taken: int, put: bytes) -> None:
+    sane(exchange(lab, WHOLE[:at] + put + WHOLE[at + taken :], BRIEFLY))
 
 
 HEADERS = [
@@ -227,11 +227,11 @@ HEADERS = [
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
-def test_odd_headers(plant: Plant, method: str) -> None:
+def test_odd_headers(lab: Lab, method: str) -> None:
     path = {"GET": "/v1/status", "POST": "/v1/changes", "PUT": "/v1/services/nova/mode"}[method]
     for header in HEADERS:
         for body in (b"{}", b"5\r\n{}", gzip.compress(b"0" * 10**6)):
-            sane(exchange(plant, request(method, path, body, header), BRIEFLY))
+            sane(exchange(lab, request(method, path, body, header), BRIEFLY))
 
 
 BODIES = [
@@ -261,16 +261,16 @@ CALLS = [("POST", "/v1/changes"), ("PUT", "/v1/services/nova/mode"), ("PUT", "/v
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
-def test_bodies_that_are_no_change(plant: Plant, method: str, path: str) -> None:
+def test_bodies_that_are_no_change(lab: Lab, method: str, path: str) -> None:
     for body in BODIES:
-        refused(exchange(plant, request(method, path, body)))
+        refused(exchange(lab, request(method, path, body)))
 
 
 FIELDS = [field.encode_name for field in msgspec.structs.fields(Change)]
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_every_field_of_a_change_with_every_odd_value(plant: Plant, field: str) -> None:
+def test_every_field_of_a_change_with_every_odd_value(lab: Lab, field: str) -> None:
     """Also in the calls that name a service or a node in their path, which make a change of their body."""
     for odd in ODD:
         change = {"services": {"nova": {"mode": "down"}}, "nodes": {"ctl1": {"state": "drained"}}}
@@ -279,13 +279,13 @@ def test_every_field_of_a_change_with_every_odd_value(plant: Plant, field: str) 
             body = json.dumps(
                 {**base, "dry_run": True, field: odd} if field != "dry_run" else {**base, "x": 0, field: odd}
             )
-            sane(exchange(plant, request(method, path, body.encode())))
+            sane(exchange(lab, request(method, path, body.encode())))
 
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "mode", "state"]), JSON, max_size=4), st.sampled_from(CALLS))
 @examples(150)
-def test_random_changes(plant: Plant, fields: dict[str, Any], call: tuple[str, str]) -> None:
-    sane(exchange(plant, request(*call, json.dumps({**fields, "dry_run": True}).encode())))
+def test_random_changes(lab: Lab, fields: dict[str, Any], call: tuple[str, str]) -> None:
+    sane(exchange(lab, request(*call, json.dumps({**fields, "dry_run": True}).encode())))
 
 
 PIECES = st.sampled_from(
@@ -314,40 +314,40 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"
 
 @given(st.sampled_from(METHODS), st.lists(PIECES, max_size=6).map("/".join), st.sampled_from(["", "/", "/v1/"]))
 @examples(200)
-def test_odd_methods_and_paths(plant: Plant, method: str, path: str, start: str) -> None:
+def test_odd_methods_and_paths(lab: Lab, method: str, path: str, start: str) -> None:
     assume("events" not in path)
-    sane(exchange(plant, request(method, start + path, b'{"dry_run": true}'), BRIEFLY))
+    sane(exchange(lab, request(method, start + path, b'{"dry_run": true}'), BRIEFLY))
 
 
-def test_who_says_nothing_or_hangs_up_disturbs_nobody(plant: Plant) -> None:
+def test_who_says_nothing_or_hangs_up_disturbs_nobody(lab: Lab) -> None:
     idle = []
     for cut in (0, 1, len(WHOLE) // 2, len(WHOLE) - 1):
         for _ in range(10):
             connection = socket.socket(socket.AF_UNIX)
-            connection.connect(str(plant.agent.socket))
+            connection.connect(str(lab.agent.socket))
             connection.sendall(WHOLE[:cut])
             idle.append(connection)
-    assert plant.agent.lbctl("status").returncode == 0
+    assert lab.agent.lbctl("status").returncode == 0
     for connection in idle:
         connection.close()
     for _ in range(20):  # gone before its answer
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(plant.agent.socket))
+            connection.connect(str(lab.agent.socket))
             connection.sendall(WHOLE)
 
 
-def test_metrics_port_likewise(plant: Plant) -> None:
+def test_metrics_port_likewise(lab: Lab) -> None:
     for raw in (
         b"\x16\x03\x01\x02\x00",
         b"GET /metrics HTTP/9.9\r\n\r\n",
         request("GET", "/\udcff?\x00"),
         request("POST", "/metrics", b"x"),
     ):
-        with socket.create_connection(("127.0.0.1", plant.agent.metrics_port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", lab.agent.metrics_port), timeout=5) as connection:
             connection.sendall(raw)
             connection.shutdown(socket.SHUT_WR)
             sane(connection.recv(65536))
-    assert ask(plant.agent.metrics_port, path="/metrics").status == 200
+    assert ask(lab.agent.metrics_port, path="/metrics").status == 200
 
 
 # ------------------------------------------------------------------------------- damage to what was a text

@@ -8,17 +8,17 @@ import time
 
 import pytest
 
-from tests.lab.control import PORTS, Control, control
-from tests.lab.plant import Load, eventually
+from tests.lab.one_haproxy import Load, eventually
+from tests.lab.several_haproxies import PORTS, ControlPlane, control_plane
 
 
 @pytest.fixture
 def three():
-    with control() as made:
+    with control_plane() as made:
         yield made
 
 
-def closed(three: Control, names=None) -> list[int]:
+def closed(three: ControlPlane, names=None) -> list[int]:
     return [three.host[name].ask().status for name in names or three.names]
 
 

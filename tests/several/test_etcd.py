@@ -29,8 +29,8 @@ from lbagent.model.intent import Drain, Held, Mode, ServiceIntent, Shared, Stamp
 from lbagent.settings.etcd import Endpoint, EtcdConfig
 from lbagent.store.codec import Damaged, encode
 from lbagent.store.etcd.store import EtcdStore
-from tests.lab.control import PORTS, Control, Host, control
-from tests.lab.plant import Load, eventually, free_port
+from tests.lab.one_haproxy import Load, eventually, free_port
+from tests.lab.several_haproxies import PORTS, ControlPlane, Host, control_plane
 
 CLOSED = (
     Shared()
@@ -671,17 +671,17 @@ async def test_users_are_configured_before_etcd_asks_for_them_and_after(etcd, ma
 
 
 @pytest.fixture
-def three() -> Iterator[Control]:
-    with control() as made:
+def three() -> Iterator[ControlPlane]:
+    with control_plane() as made:
         yield made
 
 
-def closed(three: Control, service: str = "nova") -> list[int]:
+def closed(three: ControlPlane, service: str = "nova") -> list[int]:
     return [host.ask(service).status for host in three.hosts]
 
 
 @contextlib.contextmanager
-def nobody_flaps(three: Control, down: str = "nova", up: str = "keystone") -> Iterator[None]:
+def nobody_flaps(three: ControlPlane, down: str = "nova", up: str = "keystone") -> Iterator[None]:
     """Under load, what is closed answers 503 and what is open 200, on every HAProxy, all the time."""
     with contextlib.ExitStack() as stack:
         loads = [
@@ -715,12 +715,12 @@ def fails_naming_etcd(host: Host, *command: str) -> str:
     return done.stderr
 
 
-def stop(three: Control, *names: str) -> None:
+def stop(three: ControlPlane, *names: str) -> None:
     for name in names:
         three.etcd[name].process.send_signal(signal.SIGSTOP)
 
 
-def go_on(three: Control, *names: str) -> None:
+def go_on(three: ControlPlane, *names: str) -> None:
     for name in names:
         three.etcd[name].process.send_signal(signal.SIGCONT)
 
@@ -810,7 +810,7 @@ def test_while_all_of_etcd_hangs_commands_fail_in_time_and_haproxy_is_looked_aft
 
 @pytest.mark.slow
 def test_a_slow_etcd_makes_commands_slow_and_nothing_else():
-    made = Control()
+    made = ControlPlane()
     proxies = {name: Proxy(2379, address, made.net.host) for name, address in made.net.address.items()}
     for host in made.hosts:  # its own first
         order = sorted(proxies, key=lambda name, host=host: name != host.name)
@@ -873,7 +873,7 @@ def test_compacted_and_restarted_under_the_watch(three):
         one.agent.ok("ready", "ctl1")
 
 
-def restore(three: Control, snapshot: Path) -> None:
+def restore(three: ControlPlane, snapshot: Path) -> None:
     """A new cluster out of ``snapshot``, as etcd's manual has it."""
     for member in three.etcd.values():
         member.kill()
@@ -988,9 +988,9 @@ AHEAD = 120  # seconds
 
 
 @pytest.fixture
-def askew() -> Iterator[Control]:
+def askew() -> Iterator[ControlPlane]:
     """The agent of ctl2 is two minutes ahead."""
-    made = Control()
+    made = ControlPlane()
     two = made.host["ctl2"].agent
     two.prefix = (*two.prefix, "env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", "-f", f"+{AHEAD}s")
     try:
@@ -1002,7 +1002,7 @@ def askew() -> Iterator[Control]:
 class Slow:
     """A request through ``host`` that lasts; ``node`` works on it."""
 
-    def __init__(self, three: Control, host: Host) -> None:
+    def __init__(self, three: ControlPlane, host: Host) -> None:
         since = time.time()  # an origin goes on with what was cut before
         self._curl = subprocess.Popen(
             [

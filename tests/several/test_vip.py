@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.control import PORTS, Control, Host, control, sh
-from tests.lab.plant import eventually, plant
+from tests.lab.one_haproxy import eventually, running_lab
+from tests.lab.several_haproxies import PORTS, ControlPlane, Host, control_plane, sh
 
 MANUAL = Path(__file__).parents[2] / "docs" / "virtual-address.md"
 MOVES = 4.0  # seconds: what the manual says, and a busy machine
 
 
-def configuration(made: Control, host: Host) -> str:
+def configuration(made: ControlPlane, host: Host) -> str:
     """The manual's, with the addresses of ``host``."""
     text = next(t for t in MANUAL.read_text().split("```\n")[1:] if t.startswith("global_defs"))
     others = [made.net.address[n] for n in made.names if n != host.name]
@@ -39,7 +39,7 @@ def configuration(made: Control, host: Host) -> str:
     return text
 
 
-def faulting(made: Control, host: Host) -> str:
+def faulting(made: ControlPlane, host: Host) -> str:
     """What the manual says for those who have nopreempt."""
     text = configuration(made, host).replace("weight -50", "weight 0").replace("weight -100", "weight 0")
     return re.sub(r"init_file.*", "", text).replace("state BACKUP", "state BACKUP\n    nopreempt")
@@ -47,7 +47,7 @@ def faulting(made: Control, host: Host) -> str:
 
 @pytest.fixture
 def three():
-    with control(vip=configuration, bind="transparent") as made:
+    with control_plane(vip=configuration, bind="transparent") as made:
         yield made
 
 
@@ -115,7 +115,7 @@ class Callers:
     def answered_since(self, since: float) -> int:
         return sum(c.began > since and isinstance(c.outcome, int) for c in list(self.calls))
 
-    def lost(self, made: Control) -> tuple[list[Call], list[Call], list[Call]]:
+    def lost(self, made: ControlPlane) -> tuple[list[Call], list[Call], list[Call]]:
         """Without an answer: (an origin had begun it, begun by none on a new connection, or on an idle one)."""
         begun = {e.path for node in made.names for e in made.requests(node)}
         lost = [c for c in list(self.calls) if not isinstance(c.outcome, int)]
@@ -131,7 +131,7 @@ class Callers:
         eventually(lambda: self.answered_since(since) > 4 * self.clients, "answers come again")
 
 
-def moved_by_drain_and_ready(three: Control, load: Callers) -> tuple[float, float]:
+def moved_by_drain_and_ready(three: ControlPlane, load: Callers) -> tuple[float, float]:
     """ctl1, which has the address, is drained by ctl2 and comes back; seconds from the command to the moves."""
     two = three.host["ctl2"].agent
     began = time.monotonic()
@@ -171,7 +171,7 @@ def test_a_drain_moves_the_address_and_loses_no_request(three, capsys):
 
 @pytest.mark.slow
 def test_without_transparent_a_move_costs_what_is_in_flight():
-    with control(vip=configuration) as three:
+    with control_plane(vip=configuration) as three:
         with Callers(three.net.vip) as load:
             moved_by_drain_and_ready(three, load)
         begun, opening, idle = load.lost(three)
@@ -182,7 +182,7 @@ def test_without_transparent_a_move_costs_what_is_in_flight():
 
 @pytest.mark.slow
 def test_with_nopreempt_weight_0_moves_the_address_once():
-    with control(vip=faulting, bind="transparent") as three:
+    with control_plane(vip=faulting, bind="transparent") as three:
         two = three.host["ctl2"].agent
         with Callers(three.net.vip) as load:
             two.ok("drain", "ctl1")
@@ -346,7 +346,7 @@ def test_a_track_file_that_cannot_be_written_is_shown_and_holds_nothing_up(three
     connection.close()
 
 
-def established(made: Control, host: Host) -> int:
+def established(made: ControlPlane, host: Host) -> int:
     """What the kernel says: connections to the ports of the frontends."""
     rows = sh(*made.net.inside(host.name), "ss", "-Htn", "state", "established").splitlines()
     return sum(row.split()[2].rpartition(":")[2] in {str(port) for port in PORTS.values()} for row in rows)
@@ -355,7 +355,7 @@ def established(made: Control, host: Host) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("track", [True, False])
 def test_status_counts_client_connections_and_a_drain_tells_how_to_move_them(track):
-    with control(settings=None if track else {"haproxy": {"vip_track_file": None}}, vip=configuration) as three:
+    with control_plane(settings=None if track else {"haproxy": {"vip_track_file": None}}, vip=configuration) as three:
         for daemon in three.keepalived.values():  # its checks of HAProxy come and go
             daemon.stop()
         one, two, last = three.hosts
@@ -395,7 +395,7 @@ def test_status_counts_client_connections_and_a_drain_tells_how_to_move_them(tra
 
 
 def test_an_haproxy_of_its_own_says_it_too():
-    with plant() as one:
+    with running_lab() as one:
         connection = http.client.HTTPConnection("127.0.0.1", one.port["nova"])
         connection.request("GET", "/v2")
         connection.getresponse().read()

@@ -412,7 +412,7 @@ class Agent:
         return next(n for n in self.status()["nodes"] if n["name"] == name)
 
 
-class Plant:
+class Lab:
     """Nodes ctl1…, services with one backend each, HAProxy adopted and running, an agent beside it.
 
     ``port[name]`` is a service's public frontend, ``internal[name]`` its internal one.
@@ -486,7 +486,7 @@ defaults
                 text += f"  server {node} 127.0.0.1:{self.origins[node][name].port}{cookie} {check}\n"
         return text + extra
 
-    def start(self) -> Plant:
+    def start(self) -> Lab:
         self.haproxy.start()
         self.agent.start()
         if "check" in self.haproxy.config.read_text():
@@ -519,8 +519,8 @@ defaults
 
 
 @contextlib.contextmanager
-def plant(*arguments: Any, **settings: Any) -> Iterator[Plant]:
-    made = Plant(*arguments, **settings)
+def running_lab(*arguments: Any, **settings: Any) -> Iterator[Lab]:
+    made = Lab(*arguments, **settings)
     try:
         yield made.start()
     finally:

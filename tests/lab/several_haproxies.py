@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.lab.plant import HAPROXY, Agent, Answer, Entry, HAProxy, Origin, ask, eventually
+from tests.lab.one_haproxy import HAPROXY, Agent, Answer, Entry, HAProxy, Origin, ask, eventually
 
 PORTS = {"nova": 8774, "keystone": 5000}
 _numbers = itertools.count(random.randrange(200))
@@ -155,7 +155,7 @@ class Keepalived:
 
 
 class Host:
-    def __init__(self, control: Control, name: str) -> None:
+    def __init__(self, control: ControlPlane, name: str) -> None:
         self.name, self.address = name, control.net.address[name]
         self.folder = control.folder / name
         self.folder.mkdir()
@@ -176,7 +176,7 @@ class Host:
         return next(a for a in self.agent.status()["agents"] if a["node"] == name)
 
 
-class Control:
+class ControlPlane:
     """``hosts`` controllers, ``ctl1`` …; etcd on each of them."""
 
     def __init__(
@@ -185,7 +185,7 @@ class Control:
         settings: dict[str, Any] | None = None,
         check: str = "",
         bind: str = "",
-        vip: Callable[[Control, Host], str] | None = None,
+        vip: Callable[[ControlPlane, Host], str] | None = None,
     ) -> None:
         """``bind`` is added to HAProxy's bind lines; ``vip`` gives keepalived's configuration on a host."""
         self.folder = Path(tempfile.mkdtemp(prefix="lba-", dir="/tmp"))
@@ -249,7 +249,7 @@ defaults
         """Its own member first, as deployers do."""
         return [self.etcd[name].url for name in sorted(self.names, key=lambda n: n != first)]
 
-    def start(self) -> Control:
+    def start(self) -> ControlPlane:
         for member in self.etcd.values():
             member.start()
         eventually(self.etcd_answers, "etcd answers")
@@ -348,8 +348,8 @@ defaults
 
 
 @contextlib.contextmanager
-def control(*arguments: Any, **settings: Any) -> Iterator[Control]:
-    made = Control(*arguments, **settings)
+def control_plane(*arguments: Any, **settings: Any) -> Iterator[ControlPlane]:
+    made = ControlPlane(*arguments, **settings)
     try:
         yield made.start()
     finally:
