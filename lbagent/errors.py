@@ -6,41 +6,56 @@ A code answers "what do I do about it", so errors are told apart by who has to a
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class Exit(IntEnum):
-    """Exit codes of lbctl (DESIGN: part of the contract, scripts depend on them)."""
+    """Exit codes of lbctl, part of the contract: scripts depend on them. ``meaning`` is shown in help and manual."""
 
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    REFUSED = 3
-    DEADLINE = 4
-    NO_AGENT = 5
-    NOT_PERMITTED = 6
-    NOT_YET_IN_FORCE = 7
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> Exit:
+        made = int.__new__(cls, value)
+        made._value_, made.meaning = value, meaning
+        return made
+
+    DONE = 0, "done"
+    FAILED = 1, "failed"
+    USAGE = 2, "wrong usage"
+    REFUSED = 3, "refused, to protect a service"
+    DEADLINE = 4, "the deadline passed, something is still open; the change stays in force"
+    NO_AGENT = 5, "no agent answers"
+    NOT_PERMITTED = 6, "not permitted"
+    NOT_YET_IN_FORCE = 7, "accepted and stored, not yet in force everywhere: an HAProxy is down or away"
 
 
-CODES: dict[str, tuple[int, Exit]] = {
-    # code: (HTTP status, exit code)
-    "bad_request": (400, Exit.USAGE),
-    "unknown_service": (404, Exit.USAGE),
-    "unknown_node": (404, Exit.USAGE),
-    "not_found": (404, Exit.USAGE),
-    "method_not_allowed": (405, Exit.USAGE),
-    "too_large": (413, Exit.USAGE),
-    "forbidden": (403, Exit.NOT_PERMITTED),
-    "last_server": (409, Exit.REFUSED),
-    "max_unavailable": (409, Exit.REFUSED),
-    "agent_alive": (409, Exit.REFUSED),
-    "tcp_backend": (409, Exit.REFUSED),
-    "guard_missing": (409, Exit.REFUSED),
-    "revision": (409, Exit.REFUSED),
-    "window_open": (409, Exit.REFUSED),
-    "intent_unreadable": (503, Exit.FAILED),
-    "store": (503, Exit.FAILED),
-    "haproxy": (503, Exit.FAILED),
-    "internal": (500, Exit.FAILED),
+class Code(NamedTuple):
+    """What an error code means: the HTTP status, lbctl's exit code, a sentence for the manual."""
+
+    status: int
+    exit: Exit
+    meaning: str
+
+
+CODES: dict[str, Code] = {
+    "bad_request": Code(400, Exit.USAGE, "A field of the request is wrong. The message names it."),
+    "unknown_service": Code(404, Exit.USAGE, "There is no service of this name. The message lists the services."),
+    "unknown_node": Code(404, Exit.USAGE, "There is no node of this name. The message lists the nodes."),
+    "not_found": Code(404, Exit.USAGE, "There is no such path, or no such operation."),
+    "method_not_allowed": Code(405, Exit.USAGE, "The path does not have this method."),
+    "too_large": Code(413, Exit.USAGE, "The request is too large."),
+    "forbidden": Code(403, Exit.NOT_PERMITTED, "`control.admins` and `control.viewers` do not name this user."),
+    "last_server": Code(409, Exit.REFUSED, "A service would be left without the ready servers that it needs."),
+    "max_unavailable": Code(409, Exit.REFUSED, "More nodes would be drained together than `max_unavailable` allows."),
+    "agent_alive": Code(409, Exit.REFUSED, "The agent that should be forgotten is running."),
+    "tcp_backend": Code(409, Exit.REFUSED, "A backend is in `mode tcp`: it can be drained, but not closed."),
+    "guard_missing": Code(409, Exit.REFUSED, "HAProxy's configuration lacks the guard, a backend or a frontend."),
+    "revision": Code(409, Exit.REFUSED, "Somebody changed the intent after the revision in `if_revision`."),
+    "window_open": Code(409, Exit.REFUSED, "The service is closed now, so a later start would open it until then."),
+    "intent_unreadable": Code(503, Exit.FAILED, "The intent is damaged, and HAProxy holds no copy of it."),
+    "store": Code(503, Exit.FAILED, "The intent could not be read or stored. Nothing was changed."),
+    "haproxy": Code(503, Exit.FAILED, "HAProxy refused a command, or does not answer."),
+    "internal": Code(500, Exit.FAILED, "lbagent has a defect. Its log has the details."),
 }
 
 
@@ -54,11 +69,11 @@ class LbagentError(Exception):
 
     @property
     def status(self) -> int:
-        return CODES[self.code][0]
+        return CODES[self.code].status
 
     @property
     def exit(self) -> Exit:
-        return CODES[self.code][1]
+        return CODES[self.code].exit
 
 
 class HAProxyError(LbagentError):

@@ -48,8 +48,7 @@ class Verbs(click.Group):
 @click.group(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 refused to protect a service, 4 deadline passed, "
-    "5 no agent answers, 6 not permitted, 7 accepted but not yet in force everywhere.",
+    epilog="\b\nExit codes:\n" + "\n".join(f"  {code}  {code.meaning}" for code in Exit),  # \b: lines as they are
 )
 @click.option(
     "--socket",

@@ -49,7 +49,7 @@ def answered() -> Iterator[None]:
     except NotPermitted as error:
         fail(str(error), Exit.NOT_PERMITTED)
     except Refused as error:
-        fail(error.message, CODES.get(error.code, (500, Exit.FAILED))[1])
+        fail(error.message, CODES[error.code].exit if error.code in CODES else Exit.FAILED)
 
 
 def fail(message: str, code: Exit) -> None:
