@@ -5,8 +5,8 @@ from __future__ import annotations
 from lbagent.doctor.finding import Finding
 from lbagent.errors import HAProxyError
 from lbagent.guard import cfg_lines
+from lbagent.haproxy import admin_socket
 from lbagent.haproxy.master import Master
-from lbagent.haproxy.runtime import AdminSocket
 from lbagent.model.observed import Observed
 from lbagent.settings.config import Config
 
@@ -21,7 +21,7 @@ def runtime_socket(config: Config, observed: Observed) -> list[Finding]:
         return [Finding("wrong", "runtime socket", observed.error, mend)]
     findings = []
     try:
-        level = " ".join(AdminSocket(path).run("show cli level")).strip()
+        level = " ".join(admin_socket.channel(path).ask("show", "cli", "level")).strip()
     except HAProxyError as error:
         level = error.message
     if level == "admin":
@@ -45,7 +45,7 @@ def uploads(config: Config, observed: Observed) -> list[Finding]:
     if _version(observed) >= READS_WHAT_IT_REFUSES:
         return []
     try:
-        loaded = "".join(AdminSocket(config.haproxy.socket).run(f"show env {cfg_lines.UPLOAD_LOADED}"))
+        loaded = "".join(admin_socket.channel(config.haproxy.socket).ask("show", "env", cfg_lines.UPLOAD_LOADED))
     except HAProxyError:
         return []
     if loaded.startswith(f"{cfg_lines.UPLOAD_LOADED}="):

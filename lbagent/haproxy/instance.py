@@ -15,8 +15,12 @@ import msgspec
 from lbagent import files
 from lbagent.errors import HAProxyError
 from lbagent.guard import file_names
-from lbagent.haproxy.master import Master, WorkerChannel
-from lbagent.haproxy.runtime import AdminSocket, Channel, Facts, batch, observe, perform, streams
+from lbagent.haproxy import admin_socket
+from lbagent.haproxy.channel import Channel
+from lbagent.haproxy.master import Master, WorkerSocket
+from lbagent.haproxy.observe import Facts, observe
+from lbagent.haproxy.perform import perform
+from lbagent.haproxy.streams import cut, streams
 from lbagent.haproxy_cfg.on_disk import Unreadable, read_files
 from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
 from lbagent.model.observed import BackendSeen, Observed, Stream, Worker
@@ -41,7 +45,7 @@ def _layout(backends: dict[str, BackendSeen]) -> dict[str, tuple[bool, bool, int
 class HAProxy:
     def __init__(self, config: HAProxyConfig) -> None:
         self._config = config
-        self._admin = AdminSocket(config.socket)
+        self._admin = admin_socket.channel(config.socket)
         self._master = Master(config.master_socket) if config.master_socket else None
         self._facts: Facts | None = None
         self._seen_path = Path(config.state_dir) / "last-seen.json"
@@ -119,8 +123,8 @@ class HAProxy:
         return tuple(worker for worker in seen if worker is not None)
 
     def _look(self, pid: int) -> Worker:
-        stat, table = batch(
-            self._channel(pid), ["show stat -1 5 -1", f"show map {self._config.seen_dir}/{file_names.MAP}"]
+        stat, table = self._channel(pid).ask_all(
+            [("show", "stat", "-1", "5", "-1"), ("show", "map", f"{self._config.seen_dir}/{file_names.MAP}")]
         )
         rows = list(csv.DictReader([stat[0].removeprefix("# "), *stat[1:]]))
         sessions = {
@@ -152,7 +156,7 @@ class HAProxy:
         if self._master is not None:
             current, old = self._master.workers()
             return current is not None and {current, *old} <= known
-        return any(line == f"Pid: {observed.pid}" for line in self._admin.run("show info"))
+        return any(line == f"Pid: {observed.pid}" for line in self._admin.ask("show", "info"))
 
     def streams(self, observed: Observed) -> list[Stream]:
         """Every request that any worker holds."""
@@ -195,17 +199,14 @@ class HAProxy:
             self._of_old(pid, partial(self._cut, ref=ref))
 
     def _cut(self, pid: int, ref: Ref) -> None:
-        channel = self._channel(pid)
-        mine = [s for s in streams(channel, pid) if (s.backend, s.server) == (ref.backend, ref.server)]
-        if mine:
-            batch(channel, [f"shutdown session {stream.pointer}" for stream in mine])
+        cut(self._channel(pid), pid, ref)
 
     def _tell_old(self, pid: int, action: ReplaceMap) -> list[str]:
         return perform(self._channel(pid), self._config.seen_dir, [action])
 
     def _channel(self, pid: int) -> Channel:
         assert self._master is not None  # noqa: S101 an old worker was seen, so there is a master
-        return WorkerChannel(self._master, pid)
+        return Channel(WorkerSocket(self._master, pid))
 
     def reserve(self, want: dict[str, str]) -> None:
         """Take the room on disk that ``want`` needs, until :meth:`release`; OSError when there is not enough."""

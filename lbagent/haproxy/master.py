@@ -62,7 +62,7 @@ class Master:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(TIMEOUT)
             connection.connect(self._path)
-            connection.sendall(text.encode("ascii") + b"\n")
+            connection.sendall(text.encode() + b"\n")
             connection.shutdown(socket.SHUT_WR)
             chunks = []
             deadline = time.monotonic() + LONGEST
@@ -72,23 +72,19 @@ class Master:
                     raise TimeoutError("the answer has no end")
         if not chunks:
             raise ConnectionResetError("closed without an answer")
-        return b"".join(chunks).decode("utf-8", "replace").splitlines()
+        return b"".join(chunks).decode("utf-8", "replace").removesuffix("\n").split("\n")
 
 
-class WorkerGone(HAProxyDown):
-    """The master knows no worker of this pid: it has ended."""
-
-
-class WorkerChannel:
-    """One worker, old or new, by its pid. ``@!PID`` on a line of its own takes every later line along."""
+class WorkerSocket:
+    """The transport to one worker, old or new. ``@!PID`` on a line of its own takes every later line along."""
 
     def __init__(self, master: Master, pid: int) -> None:
         self._master, self._pid = master, pid
 
-    def run(self, command: str) -> list[str]:
-        lines = self._master.ask(f"@!{self._pid}\n{command}")
+    def run(self, text: str) -> list[str]:
+        lines = self._master.ask(f"@!{self._pid}\n{text}")
         if lines and "Can't find the target" in lines[0]:
-            raise WorkerGone(f"worker {self._pid} is gone")
+            raise HAProxyDown(f"worker {self._pid} is gone")
         if len(lines) > 1 and lines[-1] == "":
             lines.pop()
         return lines

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from lbagent.errors import HAProxyError
 from lbagent.guard import guard_map, intent_copy, server_state
 from lbagent.haproxy import master
+from lbagent.haproxy.admin_socket import AdminSocket
 from lbagent.haproxy.instance import HAProxy
-from lbagent.haproxy.runtime import AdminSocket
 from lbagent.haproxy_cfg import adopt, blocks, reading
 from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
 from lbagent.model.observed import BackendSeen, Observed

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lbagent.guard import acl_lists, answers, cfg_lines, guard_map, intent_copy, server_state, state_files
 from lbagent.guard.file_names import ALLOW, DENY, DIGESTS, NETWORKS, PROBES
-from lbagent.haproxy.runtime import LONGEST_LINE
+from lbagent.haproxy.channel import LONGEST_LINE
 from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
 from lbagent.model.servers import Admin, Ref
 from lbagent.settings.config import Config

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import pytest
@@ -11,8 +12,13 @@ from hypothesis import strategies as st
 
 from lbagent.errors import HAProxyDown, HAProxyError
 from lbagent.guard import file_names
-from lbagent.haproxy.runtime import LONGEST_LINE, Facts, _lines, _split, batch, observe, perform, replace, streams
-from lbagent.model.actions import CutSessions, ProveHealth, ReplaceMap, SetAdmin, SetAgentCheck, WriteFile
+from lbagent.haproxy.channel import LONGEST_LINE, LONGEST_ROW, Channel, NotSent, Transport, grouped, split
+from lbagent.haproxy.observe import Facts, Seen
+from lbagent.haproxy.observe import observe as observe_channel
+from lbagent.haproxy.perform import perform as perform_channel
+from lbagent.haproxy.perform import replace
+from lbagent.haproxy.streams import streams as streams_channel
+from lbagent.model.actions import Action, CutSessions, ProveHealth, ReplaceMap, SetAdmin, SetAgentCheck, WriteFile
 from lbagent.model.observed import Stream
 from lbagent.model.servers import Admin, Health, Ref
 from tests.lab.model_haproxy import examples
@@ -104,7 +110,8 @@ class Recorded:
     def __init__(self, answers: Mapping[str, str]) -> None:
         self.answers, self.asked = dict(answers), list[str]()
 
-    def run(self, command: str) -> list[str]:
+    def run(self, text: str) -> list[str]:
+        command = text
         self.asked.append(command)
         lines: list[str] = []
         for one in command.split("; ") if "<<" not in command else [command]:
@@ -113,6 +120,18 @@ class Recorded:
 
     def _answer(self, command: str) -> str:
         return next((text for start, text in self.answers.items() if command.startswith(start)), "")
+
+
+def observe(transport: Transport, seen_dir: str, facts: Facts | None) -> tuple[Seen, Facts]:
+    return observe_channel(Channel(transport), seen_dir, facts)
+
+
+def streams(transport: Transport, pid: int) -> list[Stream]:
+    return streams_channel(Channel(transport), pid)
+
+
+def perform(transport: Transport, seen_dir: str, actions: Sequence[Action]) -> list[str]:
+    return perform_channel(Channel(transport), seen_dir, actions)
 
 
 NO_MAP, NO_ACL = (f"Unknown {kind} identifier. Please use #<id> or <file>." for kind in ("map", "ACL"))
@@ -134,15 +153,15 @@ PLAIN = {
 
 def test_commands_are_grouped_up_to_the_longest_line() -> None:
     commands = ["x" * 3000] * 5
-    assert [len(line) for line in _lines(commands)] == [2, 2, 1]
-    assert list(_lines([])) == []
-    assert list(_lines(["y" * (LONGEST_LINE + 1), "z"])) == [["y" * (LONGEST_LINE + 1)], ["z"]]
+    assert [len(line) for line in grouped(commands)] == [2, 2, 1]
+    assert list(grouped([])) == []
+    assert list(grouped(["y" * (LONGEST_LINE + 1), "z"])) == [["y" * (LONGEST_LINE + 1)], ["z"]]
 
 
 @examples(100)
 @given(st.lists(st.text("abc", min_size=1, max_size=9).map(lambda t: t * 700), max_size=12))
 def test_no_command_is_lost_or_moved_and_no_line_too_long(commands: list[str]) -> None:
-    groups = list(_lines(commands))
+    groups = list(grouped(commands))
     assert [command for group in groups for command in group] == commands
     assert all(len("; ".join(group)) <= LONGEST_LINE for group in groups)
 
@@ -158,29 +177,79 @@ def test_no_command_is_lost_or_moved_and_no_line_too_long(commands: list[str]) -
     ],
 )
 def test_an_empty_line_ends_an_answer(lines: list[str], answers: list[list[str]]) -> None:
-    assert _split(lines) == answers
+    assert split(lines) == answers
 
 
 def test_each_command_gets_its_own_answer() -> None:
     channel = Recorded({"a": "one\ntwo", "b": "", "c": "three"})
-    assert batch(channel, ["a", "b", "c"]) == [["one", "two"], [], ["three"]]
+    assert Channel(channel).ask_all([("a",), ("b",), ("c",)]) == [["one", "two"], [], ["three"]]
     assert channel.asked == ["a; b; c"]
-    assert batch(channel, ["a"]) == [["one", "two"]]
-    assert batch(channel, []) == []
+    assert Channel(channel).ask_all([("a",)]) == [["one", "two"]]
+    assert Channel(channel).ask_all([]) == []
 
 
 def test_an_answer_too_few_is_never_taken_for_another() -> None:
     class Short:
-        def run(self, command: str) -> list[str]:  # noqa: ARG002 the protocol's
+        def run(self, text: str) -> list[str]:  # noqa: ARG002 the protocol's
             return ["one"]
 
     with pytest.raises(HAProxyError, match="HAProxy answered 1 of 2 commands, beginning with 'a'"):
-        batch(Short(), ["a", "b"])
+        Channel(Short()).ask_all([("a",), ("b",)])
+
+
+CONTROLS = ["\n", "\r", "\x00", "\x1b", "\x7f", "\x85", "\u2028", "\ud800"]
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_what_could_end_a_command_is_never_sent(control: str) -> None:
+    """Whatever was let in before: this is the last place where it can be stopped."""
+    channel = Recorded({})
+    for word in (f"nova/x{control}set server nova/ctl1 addr 10.6.6.6", control, f"a{control}"):
+        for send in (
+            lambda word=word: Channel(channel).ask("set", "server", word, "state", "ready"),
+            lambda word=word: Channel(channel).ask_all([("show", "info"), ("set", "server", word)]),
+            lambda word=word: Channel(channel).do("commit", "map", word),
+            lambda word=word: Channel(channel).put(("add", "map", "@1", "/m"), ["nova 1", word]),
+            lambda word=word: Channel(channel).put(("add", "map", "@1", word), ["nova 1"]),
+        ):
+            with pytest.raises(NotSent):
+                send()
+    assert channel.asked == []
+
+
+@pytest.mark.parametrize("row", ["", " ", "x" * (LONGEST_ROW + 1)])
+def test_a_row_that_would_end_a_payload_or_be_cut_is_never_sent(row: str) -> None:
+    channel = Recorded({})
+    with pytest.raises(NotSent):
+        Channel(channel).put(("add", "map", "@1", "/m"), ["nova 1", row])
+    assert channel.asked == []
+
+
+@examples(200)
+@given(st.lists(st.text("ab \\;<#'\"@", min_size=1, max_size=6), min_size=1, max_size=4))
+def test_a_word_stays_one_word_whatever_it_holds(words: list[str]) -> None:
+    """HAProxy's parser (cli.c): an unescaped ; ends a command, an unescaped blank a word, ``<<`` begins a payload."""
+    channel = Recorded({})
+    Channel(channel).ask("show", *words)
+    [text] = channel.asked
+    read, current, escaped = list[str](), "", False
+    for letter in text:
+        if escaped:
+            current, escaped = current + letter, False
+        elif letter == "\\":
+            escaped = True
+        elif letter == " ":
+            read, current = [*read, current], ""
+        else:
+            assert letter != ";"
+            current += letter
+    assert [*read, current] == ["show", *words]
+    assert not any(word.startswith("<<") for word in re.split(r"(?<!\\) ", text.replace("\\\\", "")))
 
 
 def test_when_an_answer_holds_empty_lines_each_is_asked_for_by_itself() -> None:
     channel = Recorded({"a": "help\n\nmore help", "b": "two"})
-    answers = batch(channel, ["a", "b"])
+    answers = Channel(channel).ask_all([("a",), ("b",)])
     assert [[line for line in answer if line] for answer in answers] == [["help", "more help"], ["two"]]
     assert channel.asked == ["a; b", "a", "b"]
 
@@ -274,9 +343,9 @@ class Garbage:
     def __init__(self, answers: list[list[str]]) -> None:
         self._answers = answers
 
-    def run(self, command: str) -> list[str]:
+    def run(self, text: str) -> list[str]:
         lines: list[str] = []
-        for _ in command.split("; "):
+        for _ in text.split("; "):
             lines += [*(self._answers.pop(0) if self._answers else []), ""]
         return lines[:-1]
 
@@ -284,7 +353,7 @@ class Garbage:
 @examples(150)
 @given(st.lists(st.lists(GARBAGE, max_size=5), max_size=14), st.booleans())
 def test_an_answer_that_makes_no_sense_fails_in_known_ways(answers: list[list[str]], sane: bool) -> None:
-    """Those that Balancer.observe turns into "not up"."""
+    """Those that HAProxy.observe turns into "not up"."""
     if sane:
         answers = [INFO.splitlines(), *answers]
     with suppress(HAProxyError, ValueError, KeyError, IndexError):
@@ -393,12 +462,12 @@ def test_a_map_is_replaced_in_one_moment() -> None:
 def test_a_map_that_did_not_arrive_whole_is_not_put_in_force(answers: dict[str, str], why: str) -> None:
     channel = Recorded(answers)
     with pytest.raises(HAProxyError, match=why):
-        replace(channel, "map", MAP, ["a 1", "b 2"])
+        replace(Channel(channel), "map", MAP, ["a 1", "b 2"])
     assert "commit map" in answers or not [c for c in channel.asked if c.startswith("commit")]
 
 
 def test_a_list_is_added_pattern_by_pattern_with_its_blanks_escaped() -> None:
     path = f"{DIR}/{file_names.ALLOW}"
     channel = Recorded({"prepare acl": "New version created: 2", "show acl": "0x1 x"})
-    replace(channel, "acl", path, [r"^nova (POST) (/a\?b;c)$"])
+    replace(Channel(channel), "acl", path, [r"^nova (POST) (/a\?b;c)$"])
     assert channel.asked[1] == rf"add acl @2 {path} ^nova\ (POST)\ (/a\\?b\;c)$"
