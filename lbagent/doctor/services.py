@@ -19,8 +19,8 @@ def services(config: Config, observed: Observed, known: Topology) -> list[Findin
         preset = f"preset {service.config.preset}"
         findings.append(Finding("ok", "service", f"{name} ({source}{why}): {', '.join(service.backends)}; {preset}"))
     for node, refs in known.nodes.items():
-        names = ", ".join(dict.fromkeys(ref.server for ref in refs))
-        findings.append(Finding("ok", "node", f"{node}: {len(refs)} servers, by name or address: {names}"))
+        servers = ", ".join(dict.fromkeys(ref.server for ref in refs))
+        findings.append(Finding("ok", "node", f"{node}: {len(refs)} servers, by name or address: {servers}"))
     if not known.nodes:
         findings.append(Finding("warning", "nodes", "none: no service has a server"))
     for name, service in known.services.items():
