@@ -11,13 +11,17 @@ from lbagent.topology.resolve import Topology
 
 def services(config: Config, observed: Observed, known: Topology) -> list[Finding]:
     findings = []
-    source = "configured" if config.services else "discovered"
     if not known.services:
         findings.append(Finding("warning", "services", "none: no http backend has servers"))
     for name, service in known.services.items():
-        why = "" if config.services else ", " + "; ".join(dict.fromkeys(names.service_of(b)[1] for b in service.http))
+        configured = name in config.services and bool(config.services[name].backends)
+        why = (
+            "configured"
+            if configured
+            else "discovered, " + "; ".join(dict.fromkeys(names.service_of(b)[1] for b in service.http))
+        )
         preset = f"preset {service.config.preset}"
-        findings.append(Finding("ok", "service", f"{name} ({source}{why}): {', '.join(service.backends)}; {preset}"))
+        findings.append(Finding("ok", "service", f"{name} ({why}): {', '.join(service.backends)}; {preset}"))
     for node, refs in known.nodes.items():
         servers = ", ".join(dict.fromkeys(ref.server for ref in refs))
         findings.append(Finding("ok", "node", f"{node}: {len(refs)} servers, by name or address: {servers}"))
@@ -33,9 +37,8 @@ def services(config: Config, observed: Observed, known: Topology) -> list[Findin
             findings.append(Finding("wrong", "services", f"{name}: no such frontend: {', '.join(absent)}", mend))
         if service.tcp:
             findings.append(Finding("note", "services", f"{name}: mode tcp, drain only: {', '.join(service.tcp)}"))
-    owned = {b for s in known.services.values() for b in s.backends}
-    strays = [n for n, b in observed.backends.items() if b.http and b.servers and n not in owned]
-    if strays:
+    if known.unowned:
         mend = "no mode and no drain touches them; list them under services if they should be part of it"
-        findings.append(Finding("note", "services", f"http backends that no service owns: {', '.join(strays)}", mend))
+        found = f"http backends that no service owns: {', '.join(known.unowned)}"
+        findings.append(Finding("note", "services", found, mend))
     return findings

@@ -15,6 +15,7 @@ from lbagent.haproxy_cfg import blocks, parse
 from lbagent.haproxy_cfg.parse import File, Line, Section
 from lbagent.settings.config import Config
 from lbagent.settings.fields import NAME
+from lbagent.topology import discovery, resolve
 
 BEFORE_HTTP = frozenset({("tcp-request", "connection"), ("tcp-request", "session"), ("tcp-request", "content")})
 """Rules that HAProxy runs before http-request rules; it warns of one that stands after them."""
@@ -94,16 +95,19 @@ def diff(files: Sequence[File], new: Sequence[File]) -> str:
 def _wanted(sections: list[Section], config: Config) -> tuple[list[Section], list[str], list[str]]:
     """The sections to guard, notes on those that cannot be, and the configured backends that are not there."""
     backends = [section for section in sections if section.kind in ("backend", "listen")]
-    service_of = {b: name for name, service in config.services.items() for b in service.backends}
-    asked = [s for s in backends if (s.name in service_of if service_of else s.has_servers)]
-    wanted = [s for s in asked if s.mode == "http" and NAME.fullmatch(s.name)]
-    notes = []
+    service_of = services_of(backends, config)
+    asked = [s for s in backends if s.name in service_of or s.has_servers]
+    wanted, notes = [], []
     for section in asked:
-        whose = f"service {service_of[section.name]}: " if service_of else ""
+        whose = f"service {service_of[section.name]}: " if section.name in service_of else ""
         if section.mode != "http":
             notes.append(f"{whose}{section.name} is mode {section.mode}: it can be drained, no more; no guard")
-        elif section not in wanted:
+        elif not NAME.fullmatch(section.name):
             notes.append(f"{section.name!r} is not a name that lbagent can work with; no guard")
+        elif whose:
+            wanted.append(section)
+        elif config.discover:
+            notes.append(f"{section.name} belongs to no service, as the configuration lists others; no guard")
     there = {section.name for section in backends}
     frontends = {section.name for section in sections if section.kind == "frontend"}
     problems = [
@@ -112,9 +116,16 @@ def _wanted(sections: list[Section], config: Config) -> tuple[list[Section], lis
         for name, service in service_of.items()
         if name not in there
     ]
-    if not service_of and not wanted:
+    if not config.services and not wanted:
         notes.append("no backend in mode http has servers: nothing to guard")
     return wanted, notes, problems
+
+
+def services_of(backends: Sequence[Section], config: Config) -> dict[str, str]:
+    """Backend → the service that owns it, as the agent will see it once HAProxy runs these sections."""
+    http = [s.name for s in backends if s.mode == "http" and s.has_servers and NAME.fullmatch(s.name)]
+    found = resolve.services(config, discovery.services(http) if config.discover else {})
+    return {backend: name for name, service in found.items() for backend in service.backends or ()}
 
 
 def _guard_lines(section: Section, seen_dir: str, file: str) -> list[str]:

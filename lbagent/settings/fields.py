@@ -5,16 +5,21 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
+from lbagent.errors import LbagentError
+from lbagent.model import times
 from lbagent.settings import presets
 
 T = TypeVar("T")
 
 NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 """Names go into HAProxy's maps and commands: HAProxy's own proxy and server characters (manual 2.2)."""
+
+
+LONGEST_LINE = 200  # characters of a text for people
 
 
 class MappingReader:
@@ -49,7 +54,17 @@ class MappingReader:
         value = self._tree.get(key, {})
         return MappingReader(self._problems, f"{self._path}.{key}", value if value is not None else {})
 
-    def sections(self, key: str) -> Iterable[tuple[str, MappingReader]]:
+    def listed(self, key: str) -> Iterable[MappingReader]:
+        """The mappings of the list ``key``."""
+        self._known.add(key)
+        value = self._tree.get(key)
+        if value is not None and not isinstance(value, list):
+            self._problems.append(f"{self._path}.{key}: expected a list, got {what(value)}")
+            return
+        for index, entry in enumerate(value or ()):
+            yield MappingReader(self._problems, f"{self._path}.{key}[{index}]", entry)
+
+    def named(self, key: str) -> Iterable[tuple[str, MappingReader]]:
         """The named mappings below ``key``; bad names are reported and left out."""
         outer = self.section(key)
         for key_below, value in outer._tree.items():
@@ -103,22 +118,62 @@ def name(value: object) -> str:
     return found
 
 
+def line(value: object) -> str:
+    """A text that people read, in one line."""
+    if len(found := text(value)) > LONGEST_LINE:
+        raise Bad(("", f"has {len(found)} characters, at most {LONGEST_LINE} are taken"))
+    return found
+
+
+def yes_or_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise Bad(("", f"expected true or false, got {what(value)}"))
+    return value
+
+
+def one_of(*words: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if value not in words:
+            raise Bad(("", f"expected one of {', '.join(words)}, got {what(value)}"))
+        return str(value)
+
+    return read
+
+
+def seconds(value: object) -> int:
+    """A duration such as ``7d``, as people write them; 0 is none at all."""
+    if value in ("0", 0) and not isinstance(value, bool):
+        return 0
+    try:
+        return times.duration(text(value), "")
+    except LbagentError:
+        raise Bad(("", f"{value!r} is not a duration such as 90s, 20m, 2h or 7d")) from None
+
+
+def url(value: object) -> str:
+    found = text(value)
+    if not re.fullmatch(r"https?://[^/?#\s]+\S*", found):
+        raise Bad(("", f"{found!r} is not a URL, such as https://status.example.org/"))
+    return found
+
+
 def frontend(value: object) -> str:
+    """``name`` or ``name@address``."""
     place, at, where = text(value).partition("@")
     name(place)
-    if at:
-        address(where)
-        where = str(ipaddress.ip_address(where))
-    return place + at + where
+    return f"{place}@{address(where)}" if at else place
 
 
 def address(value: object) -> str:
+    """An IP address in its usual spelling; one of IPv4 that is written as IPv6 (``::ffff:a.b.c.d``) as IPv4."""
     try:
         if "%" in (found := text(value)):  # a zone may hold any character, and HAProxy shows none
             raise ValueError
-        return str(ipaddress.ip_address(found))
+        made = ipaddress.ip_address(found)
     except ValueError:
         raise Bad(("", f"{value!r} is not an IP address")) from None
+    mapped = made.ipv4_mapped if isinstance(made, ipaddress.IPv6Address) else None
+    return str(mapped or made)
 
 
 def network(value: object) -> str:
@@ -155,6 +210,44 @@ def state_dir(value: object) -> str:
     found = path(value).rstrip("/")
     if not re.fullmatch(r"/[A-Za-z0-9/_.+-]*", found):
         raise Bad(("", f"{found!r} has to stand in haproxy.cfg: letters, digits and /_.+- only"))
+    return found
+
+
+class Endpoint(NamedTuple):
+    """Where an etcd member serves clients."""
+
+    protocol: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.protocol}://{host}:{self.port}"
+
+
+def endpoint(value: object) -> Endpoint:
+    found = text(value)
+    parts = re.fullmatch(r"(?:(https?)://)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})/?", found)
+    if parts is None or not 0 < int(parts[3]) <= 65535:
+        raise Bad(("", f"{found!r} is not a URL of an etcd member, such as http://10.0.0.1:2379"))
+    return Endpoint(parts[1] or "http", parts[2].strip("[]"), int(parts[3]))
+
+
+def preset(value: object) -> str:
+    found = text(value)
+    if found not in presets.names():
+        raise Bad(("", f"no preset {found!r}; there are: {', '.join(presets.names())}"))
+    return found
+
+
+def ready_check(value: object) -> tuple[str, ...] | str | None:
+    """A command as a list of words, or ``GET /path``."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return several(text, least=1, twice=True)(value)
+    if not re.fullmatch(r"GET /[!-~]*", found := text(value)):
+        raise Bad(("", f"{found!r} is neither a command as a list nor GET /path"))
     return found
 
 
@@ -200,6 +293,11 @@ def several(read: Callable[[object], T], least: int = 0, twice: bool = False) ->
         return tuple(out)
 
     return read_all
+
+
+paths = several(path, least=1)
+command = several(text, least=1, twice=True)
+state_dir_or_none = optional(state_dir)
 
 
 class UniqueKeys(yaml.SafeLoader):

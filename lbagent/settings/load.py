@@ -1,28 +1,32 @@
 """The configuration file: read, checked whole, every problem at once with its path.
 
-:func:`parse` is pure (text in, :class:`Config` out); :func:`load` reads the file.
+:func:`parse` is pure (text in, :class:`Config` out); :func:`load` reads the file. Which keys there are, and how a value
+of each is read, stands with the types of :mod:`config`; what several keys mean together is checked here.
 """
 
 from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any, TypeVar
 
+import msgspec
 import yaml
 
 from lbagent.settings import fields, presets
 from lbagent.settings.config import (
     DEFAULT_PATH,
-    Bypass,
     Config,
-    ControlConfig,
-    HAProxyConfig,
     NodeConfig,
     RetryAfter,
     ServiceConfig,
-    StoreConfig,
+    WebhookConfig,
 )
-from lbagent.settings.etcd import read_etcd
+from lbagent.settings.etcd import EtcdConfig
+from lbagent.settings.fields import MappingReader
+from lbagent.settings.keys import Key, Section, keys_of
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class ConfigError(Exception):
@@ -66,121 +70,76 @@ def parse(text: str, hostname: str = "localhost") -> Config:
         # PyYAML raises the latter ones for a tag on a value that does not fit it, such as `!!int ""`.
         raise ConfigError([f"$: not YAML: {' '.join(str(error).split())}"]) from error
     problems: list[str] = []
-    root = fields.MappingReader(problems, "$", tree if tree is not None else {})
-    config = Config(
-        node=root.take("node", fields.name, hostname),
-        haproxy=_haproxy(root.section("haproxy")),
-        control=_control(root.section("control")),
-        metrics_listen=_metrics(root.section("metrics")),
-        retry_after=_retry_after(root.section("retry_after")),
-        bypass=_bypass(root.section("bypass")),
-        services={n: _service(s, n) for n, s in root.sections("services")},
-        nodes={n: _node(s, n) for n, s in root.sections("nodes")},
-        store=_store(root.section("store")),
-        max_unavailable=root.take("max_unavailable", fields.optional(fields.whole(1, 1000)), None),
-    )
-    root.done()
+    config = _read(Config, MappingReader(problems, "$", tree if tree is not None else {}), node=hostname)
     _one_owner(config, problems)
     if problems:
         raise ConfigError(sorted(set(problems)))
     return config
 
 
-# ------------------------------------------------------------------------------------------- sections
+# ------------------------------------------------------------------------------- by the types' annotations
 
 
-def _haproxy(section: fields.MappingReader) -> HAProxyConfig:
-    default = HAProxyConfig()
-    made = HAProxyConfig(
-        socket=section.take("socket", fields.path, default.socket),
-        master_socket=section.take("master_socket", fields.optional(fields.path), None),
-        config=section.take("config", fields.several(fields.path, least=1), default.config),
-        state_dir=section.take("state_dir", fields.state_dir, default.state_dir),
-        state_dir_in_haproxy=section.take("state_dir_in_haproxy", fields.optional(fields.state_dir), None),
-        check_command=section.take(
-            "check_command", fields.several(fields.text, least=1, twice=True), default.check_command
-        ),
-        vip_track_file=section.take("vip_track_file", fields.optional(fields.path), None),
-    )
-    section.done()
+def _read(kind: type[S], reader: MappingReader, **worked_out: object) -> S:
+    """One mapping of the file as ``kind``; ``worked_out`` has the defaults that are no constants."""
+    found: dict[str, Any] = {}
+    below: dict[str, MappingReader] = {}
+    for field, what in keys_of(kind):
+        default = worked_out.get(field.name, field.default if field.default_factory is msgspec.NODEFAULT else {})
+        if isinstance(what, Key):
+            section, _, name = (what.at or field.name).rpartition(".")
+            if section and section not in below:
+                below[section] = reader.section(section)
+            found[field.name] = (below[section] if section else reader).take(name, what.read, default)
+        elif isinstance(what, Section):
+            there = not what.optional or reader.has(field.name)
+            inner = reader.section(field.name)
+            found[field.name] = _read(what.kind, inner) if there else None
+        elif what.name:
+            found[field.name] = {name: _read_named(what.kind, inner, name) for name, inner in reader.named(field.name)}
+        else:
+            found[field.name] = tuple(_read(what.kind, inner) for inner in reader.listed(field.name))
+    made = kind(**found)
+    for inner in below.values():
+        inner.done()
+    reader.done()
+    _check(made, reader)
     return made
 
 
-def _control(section: fields.MappingReader) -> ControlConfig:
-    default = ControlConfig()
-    made = ControlConfig(
-        socket=section.take("socket", fields.path, default.socket),
-        admins=section.take("admins", fields.several(fields.text), default.admins),
-        viewers=section.take("viewers", fields.several(fields.text), default.viewers),
-    )
-    section.done()
-    return made
+def _read_named(kind: type[S], reader: MappingReader, name: str) -> S:
+    return _read(kind, reader, preset=presets.default_for(name)) if kind is ServiceConfig else _read(kind, reader)
 
 
-def _metrics(section: fields.MappingReader) -> str:
-    listen = section.take("listen", fields.listen, Config(node="").metrics_listen)
-    section.done()
-    return listen
+# ------------------------------------------------------------------------------- what several keys mean together
 
 
-def _retry_after(section: fields.MappingReader) -> RetryAfter:
-    default = RetryAfter()
-    made = RetryAfter(
-        floor=section.take("floor", fields.whole(1, 86400), default.floor),
-        cap=section.take("cap", fields.whole(1, 604800), default.cap),
-        spread=section.take("spread", fields.whole(0, 86400), default.spread),
-    )
-    if made.cap < made.floor:
-        section.problem("cap", f"is below the floor of {made.floor}")
-    section.done()
-    return made
+def _check(made: msgspec.Struct, reader: MappingReader) -> None:
+    match made:
+        case RetryAfter(floor=floor, cap=cap) if cap < floor:
+            reader.problem("cap", f"is below the floor of {floor}")
+        case EtcdConfig():
+            _check_etcd(made, reader)
+        case WebhookConfig(url=url, url_file=url_file) if (url is None) == (url_file is None):
+            reader.problem("url", "or url_file has to be given, and only one of them")
 
 
-def _bypass(section: fields.MappingReader) -> Bypass:
-    made = Bypass(
-        networks=section.take("networks", fields.several(fields.network), ()),
-        secret_file=section.take("secret_file", fields.optional(fields.path), None),
-    )
-    section.done()
-    return made
-
-
-def _service(section: fields.MappingReader, name: str) -> ServiceConfig:
-    lists = section.section("read_only")
-    made = ServiceConfig(
-        backends=section.take("backends", fields.several(fields.name, least=1), (name,)),
-        frontends=section.take("frontends", fields.several(fields.frontend), ()),
-        preset=section.take("preset", _preset, presets.default_for(name)),
-        allow=lists.take("allow", fields.several(fields.rule), ()),
-        deny=lists.take("deny", fields.several(fields.rule), ()),
-        probes=section.take("probes", fields.several(fields.rule), ()),
-        min_ready=section.take("min_ready", fields.whole(0, 1000), 1),
-    )
-    lists.done()
-    section.done()
-    return made
-
-
-def _node(section: fields.MappingReader, name: str) -> NodeConfig:
-    made = NodeConfig(
-        servers=section.take("servers", fields.several(fields.name), (name,)),
-        addresses=section.take("addresses", fields.several(fields.address), ()),
-    )
-    section.done()
-    return made
-
-
-def _store(section: fields.MappingReader) -> StoreConfig:
-    made = StoreConfig(path=section.take("path", fields.path, StoreConfig().path), etcd=read_etcd(section))
-    section.done()
-    return made
+def _check_etcd(made: EtcdConfig, reader: MappingReader) -> None:
+    if not reader.has("endpoints"):
+        reader.problem("endpoints", "is missing: the URLs of etcd's members, such as http://10.0.0.1:2379")
+    if (made.cert is None) != (made.key is None):
+        reader.problem("cert", "and key belong together: give both")
+    if made.password is not None and made.password_file is not None:
+        reader.problem("password", "and password_file say the same thing twice: give one")
+    if (made.user is None) != (made.password is None and made.password_file is None):
+        reader.problem("user", "needs a password or a password_file, and they need a user")
 
 
 def _one_owner(config: Config, problems: list[str]) -> None:
-    """A backend restricted to the same frontends belongs to one service only."""
+    """A backend restricted to the same frontends belongs to one service only, a server to one node."""
     owner: dict[tuple[str, str], str] = {}
     for name, service in config.services.items():
-        for index, backend in enumerate(service.backends):
+        for index, backend in enumerate(service.backends or ()):
             for frontend in service.frontends or ("",):
                 other = owner.setdefault((backend, frontend), name)
                 if other != name:
@@ -189,14 +148,11 @@ def _one_owner(config: Config, problems: list[str]) -> None:
                     )
     claimed: dict[str, str] = {}
     for name, node in config.nodes.items():
-        for index, server in enumerate(node.servers):
-            other = claimed.setdefault(server, name)
-            if other != name:
-                problems.append(f"$.nodes.{name}.servers[{index}]: {server} belongs to node {other} already")
+        _claim(f"$.nodes.{name}.servers", name, node, claimed, problems)
 
 
-def _preset(value: object) -> str:
-    text = fields.text(value)
-    if text not in presets.names():
-        raise fields.Bad(("", f"no preset {text!r}; there are: {', '.join(presets.names())}"))
-    return text
+def _claim(path: str, name: str, node: NodeConfig, claimed: dict[str, str], problems: list[str]) -> None:
+    for index, server in enumerate(node.servers or ()):
+        other = claimed.setdefault(server, name)
+        if other != name:
+            problems.append(f"{path}[{index}]: {server} belongs to node {other} already")

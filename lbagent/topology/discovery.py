@@ -7,24 +7,19 @@ from collections.abc import Iterable, Mapping
 
 from lbagent.model.observed import BackendSeen
 from lbagent.model.servers import Ref
-from lbagent.settings import presets
-from lbagent.settings.config import ServiceConfig
 from lbagent.topology import names
 
 
-def services(seen: Mapping[str, BackendSeen]) -> dict[str, ServiceConfig]:
-    """The services of the http backends that have servers."""
+def services(backends: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The services that ``backends`` (http ones with servers) make: name → backends, both in order."""
+    backends = sorted(backends)
     found: dict[str, list[str]] = {}
     alike: dict[str, list[str]] = {}
-    for name in seen:
+    for name in backends:
         alike.setdefault(names.short(name), []).append(name)
-    for name, backend in sorted(seen.items()):
-        if backend.http and backend.servers:
-            found.setdefault(names.service_of(name)[0] or _plain(name, alike[names.short(name)]), []).append(name)
-    return {
-        name: ServiceConfig(backends=tuple(backends), preset=presets.default_for(name))
-        for name, backends in found.items()
-    }
+    for name in backends:
+        found.setdefault(names.service_of(name)[0] or _plain(name, alike[names.short(name)]), []).append(name)
+    return {name: tuple(found[name]) for name in sorted(found)}
 
 
 def _plain(backend: str, alike: list[str]) -> str:

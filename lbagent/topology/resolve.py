@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from lbagent.model.observed import BackendSeen
 from lbagent.model.servers import Ref
+from lbagent.settings import presets
 from lbagent.settings.config import Config, NodeConfig, ServiceConfig
 from lbagent.topology import discovery, names
 
@@ -36,6 +38,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, Service]
     nodes: dict[str, tuple[Ref, ...]]
+    unowned: tuple[str, ...] = ()  # http backends with servers that belong to no service
 
     @property
     def owner(self) -> dict[Ref, str]:
@@ -54,22 +57,33 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         return {name: refs for name, refs in found.items() if refs}
 
 
+def services(config: Config, found: Mapping[str, tuple[str, ...]]) -> dict[str, ServiceConfig]:
+    """The configured services laid over those that were ``found`` (name → backends), key by key.
+
+    Listed backends replace the found ones, and belong to no other service. A configured service for which nothing is
+    listed or found has a backend of its own name.
+    """
+    listed = {backend for service in config.services.values() for backend in service.backends or ()}
+    out: dict[str, ServiceConfig] = {}
+    for name, service in config.services.items():
+        backends = service.backends or tuple(b for b in found.get(name, ()) if b not in listed) or (name,)
+        out[name] = replace(service, backends=backends)
+    for name, backends in found.items():
+        free = tuple(backend for backend in backends if backend not in listed)
+        if name not in out and free:
+            out[name] = ServiceConfig(backends=free, preset=presets.default_for(name))
+    return out
+
+
 def topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
-    """Services and nodes; those that are not configured are discovered in ``seen``."""
-    configured = config.services or discovery.services(seen)
-    services = {
-        name: Service(
-            name=name,
-            config=service,
-            http=tuple(b for b in service.backends if b in seen and seen[b].http),
-            tcp=tuple(b for b in service.backends if b in seen and not seen[b].http),
-            missing=tuple(b for b in service.backends if b not in seen),
-        )
-        for name, service in configured.items()
-    }
+    """Services and nodes: those that are discovered in ``seen``, and the configuration laid over them."""
+    http = [name for name, backend in seen.items() if backend.http and backend.servers]
+    configured = services(config, discovery.services(http) if config.discover else {})
+    owned = {backend for service in configured.values() for backend in service.backends or ()}
+    known = {name: _service(name, service, seen) for name, service in configured.items()}
     refs = [
         Ref(b, server)
-        for b in dict.fromkeys(b for s in services.values() for b in s.backends)
+        for b in dict.fromkeys(b for s in known.values() for b in s.backends)
         for server in seen[b].servers
     ]
     if not config.nodes:
@@ -79,10 +93,22 @@ def topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
             name: tuple(ref for ref in refs if _is_on(name, node, ref, seen[ref.backend].servers[ref.server].address))
             for name, node in config.nodes.items()
         }
-    return Topology(services=services, nodes=nodes)
+    return Topology(services=known, nodes=nodes, unowned=tuple(sorted(set(http) - owned)))
+
+
+def _service(name: str, service: ServiceConfig, seen: Mapping[str, BackendSeen]) -> Service:
+    backends = service.backends or ()
+    return Service(
+        name=name,
+        config=service,
+        http=tuple(b for b in backends if b in seen and seen[b].http),
+        tcp=tuple(b for b in backends if b in seen and not seen[b].http),
+        missing=tuple(b for b in backends if b not in seen),
+    )
 
 
 def _is_on(name: str, node: NodeConfig, ref: Ref, address: str) -> bool:
     """By its address, by a name that is listed, or, where the node's own is, by a deployer's name for its servers."""
-    by_name = name in node.servers and names.node_of(ref.server) == name
-    return address in node.addresses or ref.server in node.servers or by_name
+    listed = (name,) if node.servers is None else node.servers
+    by_name = name in listed and names.node_of(ref.server) == name
+    return address in node.addresses or ref.server in listed or by_name

@@ -4,10 +4,9 @@ import re
 import subprocess
 from pathlib import Path
 
-import msgspec
 import yaml
 
-from lbagent.settings import config, etcd, load, shipped
+from lbagent.settings import load, reference, shipped
 
 EXAMPLE = (shipped.folder("haproxy") / "lbagent.yaml").read_text(encoding="utf-8")
 UNCOMMENTED = re.sub(r"(?m)^#", "", EXAMPLE)
@@ -21,24 +20,28 @@ def test_the_example_configuration_uncommented_shows_the_defaults():
     shown = load.parse(UNCOMMENTED)
     members = "http://10.0.0.11:2379", "http://10.0.0.12:2379", "http://10.0.0.13:2379"
     shared = f"store: {{etcd: {{endpoints: {list(members)}}}}}"
-    default = load.parse(f"node: ctl1\nservices: {{keystone: {{}}}}\nnodes: {{ctl1: {{}}}}\n{shared}")
+    hooks = "notify: {webhooks: [{url: https://hooks.example.org/lbagent}]}"
+    default = load.parse(f"node: ctl1\nservices: {{keystone: {{}}}}\nnodes: {{ctl1: {{}}}}\n{shared}\n{hooks}")
     assert shown == default
 
 
 def test_the_example_configuration_shows_every_key():
-    """Every field of the configuration's types is a key of the file, under its own or its section's name."""
-
-    def keys(tree):
+    def paths(tree, prefix=""):
+        if isinstance(tree, list) and tree and isinstance(tree[0], dict):
+            return paths(tree[0], prefix.removesuffix(".") + "[].")
         if not isinstance(tree, dict):
-            return set()
-        return set(tree).union(*(keys(value) for value in tree.values()))
+            return {prefix.removesuffix(".")}
+        return set().union(*(paths(value, f"{prefix}{key}.") for key, value in tree.items()))
 
-    known = {"listen", "read_only"}  # metrics.listen and read_only.allow are flat in the types
-    for kind in (*vars(config).values(), etcd.EtcdConfig):
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not msgspec.Struct:
-            known.update(kind.__struct_fields__)
-    names = {"keystone", "ctl1"}
-    assert keys(yaml.safe_load(UNCOMMENTED)) - names | {"metrics_listen"} == known | {"metrics"}
+    described = {key.path for key in reference.described() if key.default}
+    shown = paths(yaml.safe_load(UNCOMMENTED.replace("keystone:", "SERVICE:").replace("ctl1:", "NODE:")))
+    assert shown == described
+
+
+def test_every_key_is_described():
+    described = list(reference.described())
+    assert all(re.fullmatch(r"[A-Z`].*[a-z].*[.]", key.meaning) for key in described)
+    assert {key.path: key.default for key in described}["retry_after.floor"] == "30"
 
 
 def test_haproxy_takes_the_example_haproxy_cfg():

@@ -69,9 +69,23 @@ def test_defaults_hold_in_the_files_that_follow():
     assert adopt.adopt(files, EMPTY).guarded == ("nova",)
 
 
-def test_with_services_configured_only_their_backends_are_guarded_servers_or_not():
+def test_a_configured_backend_is_guarded_without_servers_and_hides_no_other():
+    text = HTTP + "backend nova\nbackend other\n  server s 127.0.0.1:1\nbackend empty\n"
+    assert adopted(text, NOVA).guarded == ("nova", "other")
+
+
+def test_without_discovery_only_configured_backends_are_guarded():
     text = HTTP + "backend nova\nbackend other\n  server s 127.0.0.1:1\n"
-    assert adopted(text, NOVA).guarded == ("nova",)
+    only = load.parse(f"discover: false\nhaproxy: {{state_dir: {DIR}}}\nservices: {{nova: {{backends: [nova]}}}}")
+    assert adopted(text, only).guarded == ("nova",)
+
+
+def test_a_backend_that_a_service_leaves_out_is_named():
+    text = HTTP + "backend nova_api\n  server s 127.0.0.1:1\nbackend nova_metadata\n  server s 127.0.0.1:2\n"
+    partly = load.parse(f"haproxy: {{state_dir: {DIR}}}\nservices: {{nova: {{backends: [nova_api]}}}}")
+    result = adopted(text, partly)
+    assert result.guarded == ("nova_api",)
+    assert "nova_metadata belongs to no service" in result.notes[0]
 
 
 def test_a_configured_backend_that_is_not_there_is_a_problem():

@@ -56,6 +56,9 @@ def ask(
     return decide(config, where, observed, intent or Intent(), changes.parse(json.dumps(body).encode()), now, by)
 
 
+WITHOUT_NOVA = parse("discover: false\nservices: {keystone: {}}")
+
+
 def refused(code: str, body: dict[str, Any], *arguments: Any, **named: Any) -> str:
     """The sentence of a refusal."""
     with pytest.raises(LbagentError) as error:
@@ -249,13 +252,13 @@ def test_only_a_closed_service_has_a_window(body: dict[str, Any], window: dict[s
 def test_up_ends_it_also_for_a_service_that_is_no_longer_configured() -> None:
     closed = ask(mode("down", "nova")).intent
     assert ask(mode("up", "nova"), closed).intent.services == {}
-    assert ask(mode("up", "nova"), closed, config=parse("services: {keystone: {}}")).intent.services == {}
+    assert ask(mode("up", "nova"), closed, config=WITHOUT_NOVA).intent.services == {}
     assert ask(mode("up", "nova"), Intent()).intent == Intent(), "up of what is up changes nothing"
 
 
 def test_an_orphan_stays_as_it_is_until_it_is_ended() -> None:
     closed = ask(mode("down", "nova")).intent
-    sentence = refused("unknown_service", mode("read-only", "nova"), closed, config=parse("services: {keystone: {}}"))
+    sentence = refused("unknown_service", mode("read-only", "nova"), closed, config=WITHOUT_NOVA)
     assert "`lbctl up nova` ends it" in sentence
 
 

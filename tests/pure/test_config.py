@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbagent.settings.config import Config, NodeConfig, ServiceConfig
+from lbagent.settings.config import Config, NodeConfig, ServiceConfig, WebhookConfig
 from lbagent.settings.load import ConfigError, load, parse
 from tests.lab.model_haproxy import examples
 
@@ -31,6 +31,8 @@ DEFAULTS = {
     "haproxy.state_dir": "/var/lib/lbagent/haproxy",
     "haproxy.state_dir_in_haproxy": None,
     "haproxy.seen_dir": "/var/lib/lbagent/haproxy",
+    "haproxy.code_dir": "/usr/share/lbagent/haproxy",
+    "haproxy.seen_code_dir": "/usr/share/lbagent/haproxy",
     "haproxy.check_command": ("haproxy", "-c"),
     "control.socket": "/run/lbagent/lbagent.sock",
     "control.admins": ("root", "@lbagent"),
@@ -44,6 +46,13 @@ DEFAULTS = {
     "services": {},
     "nodes": {},
     "store.path": "/var/lib/lbagent/intent.json",
+    "discover": True,
+    "page.title": None,
+    "page.file": None,
+    "announce": 604800,
+    "notify.webhooks": (),
+    "notify.horizon_messages": None,
+    "web_listen": None,
 }
 
 
@@ -62,9 +71,9 @@ def test_the_node_is_this_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_a_service_and_a_node_that_say_nothing_are_what_their_names_say() -> None:
     config = parse("services: {nova: , keystone: {}}\nnodes: {ctl1: }")
-    assert config.services["nova"] == ServiceConfig(backends=("nova",), preset="nova", min_ready=1)
-    assert config.services["keystone"] == ServiceConfig(backends=("keystone",), preset="keystone", min_ready=1)
-    assert config.nodes == {"ctl1": NodeConfig(servers=("ctl1",), addresses=())}
+    assert config.services["nova"] == ServiceConfig(backends=None, preset="nova", min_ready=1)
+    assert config.services["keystone"] == ServiceConfig(backends=None, preset="keystone", min_ready=1)
+    assert config.nodes == {"ctl1": NodeConfig(servers=None, addresses=())}
 
 
 def test_every_key_is_taken() -> None:
@@ -76,6 +85,8 @@ def test_every_key_is_taken() -> None:
           config: [/c, /d]
           state_dir: /e/
           state_dir_in_haproxy: /f
+          code_dir: /usr/share/x
+          code_dir_in_haproxy: /y
           check_command: [docker, exec, haproxy, haproxy, -c]
         control: {socket: /g, admins: [root], viewers: []}
         metrics: {listen: "[::]:9000"}
@@ -84,13 +95,25 @@ def test_every_key_is_taken() -> None:
         services:
           nova:
             backends: [nova_api, nova_internal]
-            frontends: [public, "internal@2001:DB8:0::1"]
+            frontends: [public, "internal@2001:DB8:0::1", "v4@::ffff:10.0.0.5"]
             preset: keystone
             read_only: {allow: ["POST /search"], deny: ["GET /v2[.]1/.*/vnc"]}
             probes: ["GET /healthcheck"]
+            depends_on: [keystone]
+            ready: {check: [/usr/local/bin/probe, --fast]}
             min_ready: 0
+          glance: {ready: {check: GET /versions}}
         nodes: {ctl1: {servers: [one, two], addresses: ["2001:DB8:0::1"]}}
         store: {path: /i}
+        discover: false
+        page: {title: Back soon, contact: "cloud@example.org, 555 01", status_url: "https://status.example.org/"}
+        announce: 2h
+        notify:
+          webhooks:
+            - {url: "https://example.org/hook", events: [started, ended], format: slack}
+            - {url_file: /j}
+          horizon_messages: /k
+        web: {listen: 127.0.0.1:9780}
         """)
     assert config.node == "ctl1"
     assert config.haproxy.config == ("/c", "/d")
@@ -100,15 +123,29 @@ def test_every_key_is_taken() -> None:
     assert config.bypass.networks == ("10.0.0.0/8", "2001:db8::/32")
     assert config.services["nova"] == ServiceConfig(
         backends=("nova_api", "nova_internal"),
-        frontends=("public", "internal@2001:db8::1"),
+        frontends=("public", "internal@2001:db8::1", "v4@10.0.0.5"),
         preset="keystone",
         allow=("POST /search",),
         deny=("GET /v2[.]1/.*/vnc",),
         probes=("GET /healthcheck",),
+        depends_on=("keystone",),
+        ready_check=("/usr/local/bin/probe", "--fast"),
         min_ready=0,
     )
+    assert config.services["glance"].ready_check == "GET /versions"
     assert config.nodes["ctl1"] == NodeConfig(servers=("one", "two"), addresses=("2001:db8::1",))
     assert config.store.path == "/i"
+    assert config.haproxy.seen_code_dir == "/y"
+    assert config.discover is False
+    assert config.page.contact == "cloud@example.org, 555 01"
+    assert config.announce == 7200
+    assert config.notify.webhooks == (
+        WebhookConfig(url="https://example.org/hook", events=("started", "ended"), format="slack"),
+        WebhookConfig(url_file="/j"),
+    )
+    assert config.notify.webhooks[1].events == ("scheduled", "started", "ended", "overdue")
+    assert config.notify.horizon_messages == "/k"
+    assert config.web_listen == "127.0.0.1:9780"
 
 
 # ------------------------------------------------------------------------------------------ problems
@@ -140,7 +177,7 @@ def test_a_name_that_haproxy_could_not_have_is_refused(name: str, tree: Any, pat
     [
         (
             "nodde: a",
-            "$: unknown key 'nodde'; there are: bypass, control, haproxy, max_unavailable, metrics, node, nodes",
+            "$: unknown key 'nodde'; there are: announce, bypass, control, discover, haproxy, max_una",
         ),
         ("haproxy: {sokcet: /a}", "$.haproxy: unknown key 'sokcet'"),
         ("control: {admin: []}", "$.control: unknown key 'admin'"),
@@ -199,6 +236,32 @@ def test_a_name_that_haproxy_could_not_have_is_refused(name: str, tree: Any, pat
             "$.services.b.backends[0]: x belongs to service a already",
         ),
         ("nodes: {a: {servers: [x]}, b: {servers: [y, x]}}", "$.nodes.b.servers[1]: x belongs to node a already"),
+        ("discover: 1", "$.discover: expected true or false, got 1"),
+        ("page: {title: ''}", "$.page.title: is empty"),
+        ("page: {contact: " + "x" * 201 + "}", "$.page.contact: has 201 characters, at most 200"),
+        ("page: {status_url: status.example.org}", "$.page.status_url: 'status.example.org' is not a URL"),
+        ("page: {file: page.html}", "$.page.file: 'page.html' is not an absolute path"),
+        ("announce: soon", "$.announce: 'soon' is not a duration"),
+        ("announce: yes", "$.announce: expected a string, got a yes or no"),
+        ("notify: {webhooks: {url: x}}", "$.notify.webhooks: expected a list, got a mapping"),
+        ("notify: {webhooks: [{}]}", "$.notify.webhooks[0].url: or url_file has to be given"),
+        ("notify: {webhooks: [{url: 'https://x', url_file: /y}]}", "$.notify.webhooks[0].url: or url_file"),
+        (
+            "notify: {webhooks: [{url: 'https://x'}, {url: 'https://x', uri: /y}]}",
+            "$.notify.webhooks[1]: unknown key 'uri'; there are: events, format, url, url_file",
+        ),
+        (
+            "notify: {webhooks: [{url: 'https://x', events: [begun]}]}",
+            "$.notify.webhooks[0].events[0]: expected",
+        ),
+        ("notify: {webhooks: [{url: 'https://x', format: xml}]}", "$.notify.webhooks[0].format: expected one of json"),
+        ("notify: {horizon_messages: x}", "$.notify.horizon_messages: 'x' is not an absolute path"),
+        ("web: {listen: '9780'}", "$.web.listen: '9780' is not ADDRESS:PORT"),
+        ("haproxy: {code_dir: '/a b'}", "$.haproxy.code_dir: '/a b' has to stand in haproxy.cfg"),
+        ("services: {nova: {depends_on: [a b]}}", "$.services.nova.depends_on[0]: 'a b' is not a name"),
+        ("services: {nova: {ready: {check: POST /x}}}", "$.services.nova.ready.check: 'POST /x' is neither"),
+        ("services: {nova: {ready: {check: []}}}", "$.services.nova.ready.check: expected at least one entry"),
+        ("services: {nova: {ready: {chek: x}}}", "$.services.nova.ready: unknown key 'chek'; there are: check"),
         ("node: a\nnode: b", "$: not YAML: node is there twice"),
         ("services: {nova: {}, nova: {}}", "$: not YAML: nova is there twice"),
         ("services: {1: {}}", "$: not YAML: key 1 is not a string"),

@@ -63,28 +63,19 @@ THREE = {f"control0{n}": f"10.0.0.1{n}" for n in (1, 2, 3)}
 )
 def test_the_deployers_names(backend, service):
     assert names.service_of(backend)[0] == service
-    assert list(discovery.services(seen({backend: THREE}))) == [service]
+    assert discovery.services([backend]) == {service: (backend,)}
 
 
 def test_a_services_backends_come_together():
-    found = discovery.services(
-        seen(dict.fromkeys(("keystone_internal_back", "keystone_external_back", "x_back"), THREE))
-    )
-    assert found["keystone"].backends == ("keystone_external_back", "keystone_internal_back")
-    assert found["keystone"].preset == "keystone"
-    assert found["x"].backends == ("x_back",)
+    found = discovery.services(["keystone_internal_back", "keystone_external_back", "x_back"])
+    assert found == {"keystone": ("keystone_external_back", "keystone_internal_back"), "x": ("x_back",)}
 
 
 def test_unknown_names_are_not_thrown_together():
     """web and web_backend may be two things; Kolla's twins of an unknown API are one."""
-    assert set(discovery.services(seen(dict.fromkeys(("web", "web_backend"), THREE)))) == {"web", "web_backend"}
-    assert set(discovery.services(seen(dict.fromkeys(("foo_api_back", "foo_api_external_back"), THREE)))) == {"foo"}
-    assert set(discovery.services(seen({"shop": THREE}))) == {"shop"}
-
-
-def test_tcp_and_empty_backends_are_no_services():
-    assert discovery.services(seen({"galera": THREE}, http=False)) == {}
-    assert discovery.services(seen({"stats": {}})) == {}
+    assert set(discovery.services(("web", "web_backend"))) == {"web", "web_backend"}
+    assert set(discovery.services(("foo_api_back", "foo_api_external_back"))) == {"foo"}
+    assert set(discovery.services(("shop",))) == {"shop"}
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,39 @@ def test_with_nothing_configured_each_http_backend_with_servers_is_a_service() -
     assert found.nodes["ctl3"] == (Ref("keystone", "ctl3"), Ref("nova_api", "ctl3"))
 
 
+def test_one_key_of_one_service_changes_that_one_and_hides_no_other() -> None:
+    found = of("services: {keystone: {frontends: [public]}}")
+    assert set(found.services) == {"keystone", "nova", "nova_meta"}
+    assert found.services["keystone"].http == ("keystone",)
+    assert found.services["keystone"].config.frontends == ("public",)
+    assert found.services["keystone"].config.preset == "keystone"
+    assert list(found.nodes) == ["ctl1", "ctl2", "ctl3"]
+
+
+def test_listed_backends_replace_the_discovered_ones_and_what_is_left_out_is_named() -> None:
+    seen = SEEN | {"nova_metadata": backend("nova_metadata")}
+    assert topology(parse(""), seen).services["nova"].http == ("nova_api", "nova_metadata")
+    found = topology(parse("services: {nova: {backends: [nova_api]}}"), seen)
+    assert found.services["nova"].http == ("nova_api",)
+    assert found.unowned == ("nova_metadata",)
+    other = topology(parse("services: {meta: {backends: [nova_metadata]}}"), seen)
+    assert other.services["nova"].http == ("nova_api",)
+    assert other.unowned == ()
+
+
+def test_a_service_whose_every_backend_is_listed_elsewhere_is_gone() -> None:
+    found = of("services: {identity: {backends: [keystone]}}")
+    assert "keystone" not in found.services
+    assert found.services["identity"].config.preset == "default"
+
+
+def test_without_discovery_there_is_what_the_configuration_lists() -> None:
+    found = of("discover: false\nservices: {keystone: {}}")
+    assert list(found.services) == ["keystone"]
+    assert found.services["keystone"].http == ("keystone",)
+    assert found.unowned == ("nova_api", "nova_meta")
+
+
 def test_a_service_has_http_and_tcp_backends_and_some_that_haproxy_does_not_know() -> None:
     nova = of("services: {nova: {backends: [nova_api, galera, gone]}}").services["nova"]
     assert (nova.http, nova.tcp, nova.missing) == (("nova_api",), ("galera",), ("gone",))
@@ -76,8 +109,9 @@ def test_the_services_of_a_node() -> None:
 def test_a_backend_that_two_services_share_has_its_servers_once() -> None:
     shared = "services: {pub: {backends: [keystone], frontends: [a]}, int: {backends: [keystone], frontends: [b]}}"
     found = of(shared)
-    assert found.nodes["ctl1"] == (Ref("keystone", "ctl1"),)
-    assert found.node_services("ctl1") == {"pub": (Ref("keystone", "ctl1"),), "int": (Ref("keystone", "ctl1"),)}
+    assert found.nodes["ctl1"].count(Ref("keystone", "ctl1")) == 1
+    on = found.node_services("ctl1")
+    assert on["pub"] == on["int"] == (Ref("keystone", "ctl1"),)
 
 
 def test_an_haproxy_that_was_never_seen_leaves_services_without_backends() -> None:
