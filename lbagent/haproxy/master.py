@@ -7,6 +7,7 @@ for some tens of milliseconds, which is neither "no workers" nor "HAProxy is dow
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 
@@ -16,6 +17,9 @@ TIMEOUT = 1.0  # seconds without a byte
 LONGEST = 5.0  # seconds for a whole answer
 PATIENCE = 0.3  # seconds for a master that is re-executing itself; a tick later it is asked again
 PAUSE = 0.02  # seconds between two tries
+
+
+PID = re.compile(r"[0-9]{1,10}")
 
 
 class Master:
@@ -36,7 +40,7 @@ class Master:
                 section = row[1:].strip()
                 continue
             fields = row.split()
-            if len(fields) >= 2 and fields[0].isdigit() and fields[1] == "worker":
+            if len(fields) >= 2 and fields[1] == "worker" and PID.fullmatch(fields[0]):
                 if section == "old workers":
                     old.append(int(fields[0]))
                 elif current is None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from lbagent.errors import HAProxyDown
 from lbagent.haproxy.channel import Channel
 from lbagent.model.observed import Stream
 from lbagent.model.servers import Ref
 
 REFUSED = "applet=<lua.lbagent_upload>"  # in `show sess all`: haproxy/upload.lua has it
+
+
+READABLE = re.compile(r"[0-9]{1,3}")  # a method, as a number
 
 
 def streams(channel: Channel, pid: int) -> list[Stream]:
@@ -35,7 +40,7 @@ def streams(channel: Channel, pid: int) -> list[Stream]:
                 address = next((f[5:] for f in fields if f.startswith("addr=")), "")
                 found[-1].setdefault("address", address.rpartition(":")[0])
             method = next((f[5:] for f in fields if f.startswith("meth=")), "")
-            if key == "txn" and method.isdecimal():  # one that cannot be read counts as a write: -1 below
+            if key == "txn" and READABLE.fullmatch(method):  # one that cannot be read counts as a write: -1 below
                 found[-1].setdefault("method", method)
             if REFUSED in fields:
                 found[-1]["refused"] = row
