@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from tests.lab.one_haproxy import BIN, Answer, Lab, Load, ask, eventually, running_lab
+from tests.lab.agent import BIN
+from tests.lab.clients import Answer, Load, ask
+from tests.lab.one_haproxy import Lab, running_lab
+from tests.lab.wait import eventually
 
 SPREAD = 2  # seconds; small, so that a few seconds of countdown show
 WINDOW = 1200  # seconds; --for 20m

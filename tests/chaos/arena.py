@@ -16,7 +16,8 @@ from typing import Any
 
 from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
 from tests.lab import one_haproxy as labs
-from tests.lab.one_haproxy import Lab, Origin
+from tests.lab.one_haproxy import Lab
+from tests.lab.origins import Origin
 
 from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of
 from .judge import NEVER, Cut, Excuse, Promise, Violation

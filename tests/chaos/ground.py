@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tests.lab.one_haproxy import Entry, Origin
+from tests.lab.origins import Entry, Origin
 
 from .judge import NEVER, Answered, Cut, Excuse, Record, Seen, Violation, client_violations, origin_violations
 from .load import Clients, via_of

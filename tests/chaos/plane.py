@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
-from tests.lab.one_haproxy import Origin
+from tests.lab.origins import Origin
 from tests.lab.several_haproxies import PORTS, ControlPlane
 
 from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of

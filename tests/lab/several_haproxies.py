@@ -1,4 +1,4 @@
-"""A control plane of three hosts, each a network namespace with an HAProxy, an agent and an etcd member of its own.
+"""Several HAProxies that share one intent: an HAProxy, an agent and an etcd member on each host.
 
 The origins listen on the bridge between them and log; ``ctl1`` … are 10.X.Y.1 …, clients come from the bridge.
 """
@@ -6,10 +6,8 @@ The origins listen on the bridge between them and log; ``ctl1`` … are 10.X.Y.1
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
-import random
 import shutil
 import subprocess
 import tempfile
@@ -18,140 +16,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.lab.one_haproxy import HAPROXY, Agent, Answer, Entry, HAProxy, Origin, ask, eventually
+from tests.lab.agent import Agent
+from tests.lab.clients import Answer, ask
+from tests.lab.etcd import EtcdMember
+from tests.lab.haproxy import HAPROXY, HAProxy
+from tests.lab.keepalived import Keepalived
+from tests.lab.network import Network, sh
+from tests.lab.origins import Entry, Origin
+from tests.lab.wait import eventually
 
 PORTS = {"nova": 8774, "keystone": 5000}
-_numbers = itertools.count(random.randrange(200))
-
-
-def sh(*words: object, check: bool = True) -> str:
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 or not check, f"{' '.join(map(str, words))}: {done.stderr}"
-    return done.stdout
-
-
-class Net:
-    """A bridge of its own, a namespace a host."""
-
-    def __init__(self, hosts: list[str]) -> None:
-        for _ in range(200):
-            third = (next(_numbers) * 7 + os.getpid()) % 250
-            self.subnet, self.tag = f"10.99.{third}", f"lb{third}"
-            if subprocess.run(["ip", "link", "add", f"{self.tag}br", "type", "bridge"], capture_output=True).returncode:  # noqa: PLW1510 taken: the next one
-                continue
-            break
-        self.bridge, self.host = f"{self.tag}br", f"{self.subnet}.254"
-        sh("ip", "address", "add", f"{self.host}/24", "dev", self.bridge)
-        sh("ip", "link", "set", self.bridge, "up")
-        self.address = {name: f"{self.subnet}.{i + 1}" for i, name in enumerate(hosts)}
-        self.vip = f"{self.subnet}.100"
-        for name in hosts:
-            space, inside, outside = self.space(name), self.card(name), self.port(name)
-            sh("ip", "netns", "add", space)
-            sh("ip", "link", "add", outside, "type", "veth", "peer", "name", inside)
-            sh("ip", "link", "set", inside, "netns", space)
-            sh("ip", "link", "set", outside, "master", self.bridge, "up")
-            sh("ip", "-n", space, "address", "add", f"{self.address[name]}/24", "dev", inside)
-            sh("ip", "-n", space, "link", "set", inside, "up")
-            sh("ip", "-n", space, "link", "set", "lo", "up")
-
-    def space(self, name: str) -> str:
-        return f"{self.tag}-{name}"
-
-    def card(self, name: str) -> str:
-        """The host's own end."""
-        return f"{self.tag}i{name}"
-
-    def neighbour(self) -> str:
-        """The hardware address that clients send to for the virtual address; empty when they would have to ask."""
-        rows = json.loads(sh("ip", "-j", "neighbour", "show", self.vip, "dev", self.bridge) or "[]")
-        return rows[0].get("lladdr", "") if rows else ""
-
-    def port(self, name: str) -> str:
-        """The host's end at the bridge: pull it and the host is cut off."""
-        return f"{self.tag}o{name}"
-
-    def inside(self, name: str) -> tuple[str, ...]:
-        return ("ip", "netns", "exec", self.space(name))
-
-    def cut(self, name: str) -> None:
-        sh("ip", "link", "set", self.port(name), "down")
-
-    def heal(self, name: str) -> None:
-        sh("ip", "link", "set", self.port(name), "up")
-
-    def close(self) -> None:
-        for name in self.address:
-            sh("ip", "netns", "delete", self.space(name), check=False)
-            sh("ip", "link", "delete", self.port(name), check=False)
-        sh("ip", "link", "delete", self.bridge, check=False)
-
-
-class Etcd:
-    """One member of etcd, of as many as there are hosts."""
-
-    def __init__(self, folder: Path, name: str, net: Net, options: tuple[str, ...] = ()) -> None:
-        self.folder, self.name, self.net, self.options = folder, name, net, options
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.net.address[self.name]}:2379"
-
-    def start(self, *more: str) -> None:
-        peers = {name: f"http://{address}:2380" for name, address in self.net.address.items()}
-        self.process = subprocess.Popen(
-            [
-                *self.net.inside(self.name),
-                "etcd",
-                *("--name", self.name, "--data-dir", str(self.folder / f"etcd-{self.name}")),
-                *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
-                *("--listen-peer-urls", peers[self.name], "--initial-advertise-peer-urls", peers[self.name]),
-                *("--initial-cluster", ",".join(f"{n}={u}" for n, u in peers.items())),
-                *("--log-level", "error"),
-                *self.options,
-                *more,
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=(self.folder / f"etcd-{self.name}.log").open("ab"),
-        )
-
-    def kill(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.wait(10)
-            self.process = None
-
-
-class Keepalived:
-    """The host's keepalived, with a configuration for the addresses of ``net``."""
-
-    def __init__(self, host: Host, net: Net, text: str) -> None:
-        self.host, self.net = host, net
-        self.config, self.log = host.folder / "keepalived.conf", host.folder / "keepalived.log"
-        self.config.write_text(text)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Keepalived:
-        self.process = subprocess.Popen(
-            [
-                *self.net.inside(self.host.name),
-                *("keepalived", "--dont-fork", "--vrrp", "--log-console", "--log-detail", "--no-syslog"),
-                *("--use-file", str(self.config)),
-                *("--pid", str(self.host.folder / "keepalived.pid")),
-                *("--vrrp_pid", str(self.host.folder / "vrrp.pid")),
-            ],
-            stdout=self.log.open("ab"),
-            stderr=subprocess.STDOUT,
-        )
-        return self
-
-    def stop(self) -> None:
-        """As systemd does: it takes its address away."""
-        if self.process:
-            self.process.terminate()
-            self.process.wait(10)
-            self.process = None
 
 
 class Host:
@@ -191,17 +65,19 @@ class ControlPlane:
         self.folder = Path(tempfile.mkdtemp(prefix="lba-", dir="/tmp"))
         self.folder.chmod(0o755)
         self.names = [f"ctl{i + 1}" for i in range(hosts)]
-        self.net = Net(self.names)
+        self.net = Network(self.names)
         self.bind, self.vip = bind, vip
         self.more, self.check = settings or {}, check or "check inter 200 fall 2 rise 2"
         self.origins = {
             node: {service: Origin(f"{node}/{service}", host=self.net.host).start() for service in PORTS}
             for node in self.names
         }
-        self.etcd = {name: Etcd(self.folder, name, self.net) for name in self.names}
+        self.etcd = {name: EtcdMember(self.folder, name, self.net) for name in self.names}
         self.host = {name: Host(self, name) for name in self.names}
         self.hosts = list(self.host.values())
-        self.keepalived = {h.name: Keepalived(h, self.net, vip(self, h)) for h in self.hosts} if vip else {}
+        self.keepalived = {}
+        for h in self.hosts if vip else ():
+            self.keepalived[h.name] = Keepalived(h.folder, h.name, self.net, vip(self, h))
 
     def haproxy_text(self, host: Host) -> str:
         text = f"""global
@@ -354,7 +230,3 @@ def control_plane(*arguments: Any, **settings: Any) -> Iterator[ControlPlane]:
         yield made.start()
     finally:
         made.close()
-
-
-def now() -> float:
-    return time.time()

@@ -30,7 +30,12 @@ from typing import Any
 from lbagent.guard import VERSION, cfg_lines, file_names, guard_map, state_files
 from lbagent.model.intent import Intent, Mode, ServiceIntent
 from lbagent.settings import load
-from tests.lab.one_haproxy import BIN, HAPROXY, Agent, HAProxy, Lab, ask, eventually, free_port
+from tests.lab.agent import BIN, Agent
+from tests.lab.clients import ask
+from tests.lab.haproxy import HAPROXY, HAProxy
+from tests.lab.one_haproxy import Lab
+from tests.lab.ports import free_port
+from tests.lab.wait import eventually
 
 ROUNDS, SECONDS, CONNECTIONS = 8, 2, 32
 WARM_UP = 500  # requests

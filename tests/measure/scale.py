@@ -35,7 +35,9 @@ from lbagent.agent.sharing import AT_REST
 from lbagent.control.client import Client, NoAgent
 from lbagent.errors import Exit
 from lbagent.guard.file_names import MAP
-from tests.lab.one_haproxy import Agent, eventually, free_port
+from tests.lab.agent import Agent
+from tests.lab.ports import free_port
+from tests.lab.wait import eventually
 from tests.measure.bench import cpu_seconds
 
 SERVICES = ["keystone", "nova"]

@@ -18,7 +18,8 @@ from lbagent.model.intent import Drain, Shared
 from lbagent.settings.load import parse
 from lbagent.store.etcd.lease import RENEW
 from lbagent.store.etcd.store import EtcdStore
-from tests.lab.one_haproxy import eventually, free_port
+from tests.lab.ports import free_port
+from tests.lab.wait import eventually
 from tests.measure.bench import serves
 from tests.measure.scale import etcd_command, measure, put_and_event, show, world
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests import demo
-from tests.lab.one_haproxy import ask
+from tests.lab.clients import ask
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.one_haproxy import HAPROXY, Agent, HAProxy, Origin, ask, eventually, free_port
+from tests.lab.agent import Agent
+from tests.lab.clients import ask
+from tests.lab.haproxy import HAPROXY, HAProxy
+from tests.lab.origins import Origin
+from tests.lab.ports import free_port
+from tests.lab.wait import eventually
 
 
 class Several(HAProxy):

@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from tests.lab.one_haproxy import Load, ask, eventually
+from tests.lab.clients import Load, ask
+from tests.lab.wait import eventually
 
 
 def test_commands_while_haproxy_is_down(lab):

@@ -14,7 +14,10 @@ import time
 
 import pytest
 
-from tests.lab.one_haproxy import BIN, Lab, ask, eventually
+from tests.lab.agent import BIN
+from tests.lab.clients import ask
+from tests.lab.one_haproxy import Lab
+from tests.lab.wait import eventually
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from tests.lab.one_haproxy import Load, ask, eventually
+from tests.lab.clients import Load, ask
+from tests.lab.wait import eventually
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW", "get")
 

@@ -7,11 +7,10 @@ import json
 
 import pytest
 
-from tests.lab.one_haproxy import Lab, ask
-from tests.lab.openstack import (
-    Catalog,
-    Clients,
-)
+from tests.lab.catalog import Catalog
+from tests.lab.clients import ask
+from tests.lab.one_haproxy import Lab
+from tests.lab.openstack import Clients
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # whoever comes first on a machine installs the clients
 

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from tests.lab.one_haproxy import eventually
-from tests.lab.openstack import Clients, Cloud
+from tests.lab.cloud import Cloud
+from tests.lab.openstack import Clients
+from tests.lab.wait import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # whoever comes first on a machine installs it all
 

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.lab.one_haproxy import Lab, ask
+from tests.lab.clients import ask
+from tests.lab.one_haproxy import Lab
 
 SERVICES = (
     "keystone", "nova", "cinder", "glance", "neutron", "placement", "heat", "heat-cfn", "swift", "horizon", "ironic",

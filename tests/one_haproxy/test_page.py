@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.one_haproxy import eventually, free_port
+from tests.lab.ports import free_port
+from tests.lab.wait import eventually
 
 ARTEFACTS = Path(os.environ.get("LBAGENT_TEST_ARTEFACTS", Path(__file__).parents[2] / ".artefacts"))
 

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from tests.lab.one_haproxy import Load, ask, eventually
+from tests.lab.clients import Load, ask
+from tests.lab.wait import eventually
 
 
 def test_six_reloads_three_with_the_agent_dead_then_a_crash(make_lab):

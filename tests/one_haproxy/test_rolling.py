@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.lab.one_haproxy import Load, ask, eventually
+from tests.lab.clients import Load, ask
+from tests.lab.wait import eventually
 
 
 def test_patch_a_node_under_load(lab):

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.lab.one_haproxy import Load, ask, eventually
+from tests.lab.clients import Load, ask
+from tests.lab.wait import eventually
 
 
 def test_kill_the_agent_in_any_mode(lab):
@@ -147,7 +148,7 @@ def test_sighup_rereads_and_keeps_the_old_when_bad(lab):
 def test_a_second_agent_is_refused(lab):
     import subprocess  # noqa: PLC0415
 
-    from tests.lab.one_haproxy import BIN  # noqa: PLC0415
+    from tests.lab.agent import BIN  # noqa: PLC0415
 
     second = subprocess.run(
         [BIN / "lbagent", "--config", str(lab.agent.config)], capture_output=True, text=True, timeout=20, check=False

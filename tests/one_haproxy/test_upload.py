@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from lbagent.guard import cfg_lines, file_names
-from tests.lab.one_haproxy import HAPROXY, Lab, Load, ask, eventually, running_lab
+from tests.lab.clients import Load, ask
+from tests.lab.haproxy import HAPROXY
+from tests.lab.one_haproxy import Lab, running_lab
+from tests.lab.wait import eventually
 
 KB, MB = 1000, 1000 * 1000
 SECONDS, BYTES = 2, 60 * MB

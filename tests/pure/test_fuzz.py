@@ -33,7 +33,8 @@ from lbagent.rules.changes import Change
 from lbagent.settings import config, load, shipped
 from lbagent.store.codec import Damaged, encode
 from lbagent.store.file import FileStore
-from tests.lab.one_haproxy import Lab, ask
+from tests.lab.clients import ask
+from tests.lab.one_haproxy import Lab
 
 SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from tests.lab.one_haproxy import Load, eventually
+from tests.lab.clients import Load
 from tests.lab.several_haproxies import PORTS, ControlPlane, control_plane
+from tests.lab.wait import eventually
 
 
 @pytest.fixture

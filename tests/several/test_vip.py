@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.one_haproxy import eventually, running_lab
-from tests.lab.several_haproxies import PORTS, ControlPlane, Host, control_plane, sh
+from tests.lab.network import sh
+from tests.lab.one_haproxy import running_lab
+from tests.lab.several_haproxies import PORTS, ControlPlane, Host, control_plane
+from tests.lab.wait import eventually
 
 MANUAL = Path(__file__).parents[2] / "docs" / "virtual-address.md"
 MOVES = 4.0  # seconds: what the manual says, and a busy machine

@@ -1,0 +1,102 @@
+"""Clients: one request, or many that ask until they are stopped."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.lab.wait import eventually
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    port: int,
+    method: str = "GET",
+    path: str = "/",
+    *,
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
+    host: str = "127.0.0.1",
+    timeout: float = 20.0,
+) -> Answer:
+    """One request on a connection of its own, its path sent as it is."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.putrequest(method, path, skip_accept_encoding=True, skip_host="Host" in (headers or {}))
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    finally:
+        connection.close()
+
+
+@dataclass
+class Load:
+    """Keep-alive clients that ask until stopped; at most ``seconds`` long. ``results`` are (time, status or error)."""
+
+    port: int
+    path: str = "/v2"
+    method: str = "GET"
+    clients: int = 4
+    pause: float = 0.002
+    seconds: float = 60.0
+    body: bytes | None = None
+    host: str = "127.0.0.1"
+    results: list[tuple[float, int | str]] = field(default_factory=list)
+
+    def __enter__(self) -> Load:
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        eventually(lambda: len(self.results) > 2 * self.clients, "the load runs")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _run(self) -> None:
+        deadline = time.monotonic() + self.seconds
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
+        while not self._stop.is_set() and time.monotonic() < deadline:
+            began = time.time()
+            reused = connection.sock is not None
+            try:
+                connection.request(self.method, self.path, self.body)
+                response = connection.getresponse()
+                response.read()
+                self.results.append((began, response.status))
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                # A keep-alive connection that its server closed while idle: every client asks again (RFC 9112 9.3.1).
+                if not (
+                    reused
+                    and isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError)
+                ):
+                    self.results.append((began, repr(error)))
+            time.sleep(self.pause)
+        connection.close()
+
+    def statuses(self, since: float = 0.0) -> set[int | str]:
+        return {status for began, status in self.results if began >= since}
