@@ -10,22 +10,22 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
+from tests.docs.blocks import blocks
 from tests.lab.network import sh
 from tests.lab.one_haproxy import running_lab
 from tests.lab.several_haproxies import PORTS, ControlPlane, Host, control_plane
 from tests.lab.wait import eventually
 
-MANUAL = Path(__file__).parents[2] / "docs" / "virtual-address.md"
+MANUAL = "docs/virtual-address.md"
 MOVES = 4.0  # seconds: what the manual says, and a busy machine
 
 
 def configuration(made: ControlPlane, host: Host) -> str:
     """The manual's, with the addresses of ``host``."""
-    text = next(t for t in MANUAL.read_text().split("```\n")[1:] if t.startswith("global_defs"))
+    text = next(block.text for block in blocks(MANUAL) if block.language == "keepalived")
     others = [made.net.address[n] for n in made.names if n != host.name]
     for old, new in {
         "interface eth0": f"interface {made.net.card(host.name)}",

@@ -1,0 +1,1 @@
+"""The manual: its commands are run, its configurations read, its reference compared."""
