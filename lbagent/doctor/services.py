@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lbagent.doctor.finding import Finding
 from lbagent.model.observed import Observed
+from lbagent.settings import deployers
 from lbagent.settings.config import Config
-from lbagent.topology import names
 from lbagent.topology.resolve import Topology
 
 
@@ -18,15 +18,11 @@ def services(config: Config, observed: Observed, known: Topology) -> list[Findin
         why = (
             "configured"
             if configured
-            else "discovered, " + "; ".join(dict.fromkeys(names.service_of(b)[1] for b in service.http))
+            else "discovered, " + "; ".join(dict.fromkeys(deployers.service_of(b)[1] for b in service.http))
         )
         preset = f"preset {service.config.preset}"
         findings.append(Finding("ok", "service", f"{name} ({why}): {', '.join(service.backends)}; {preset}"))
-    for node, refs in known.nodes.items():
-        servers = ", ".join(dict.fromkeys(ref.server for ref in refs))
-        findings.append(Finding("ok", "node", f"{node}: {len(refs)} servers, by name or address: {servers}"))
-    if not known.nodes:
-        findings.append(Finding("warning", "nodes", "none: no service has a server"))
+    findings += nodes(known)
     for name, service in known.services.items():
         if service.missing:
             mend = f"mend $.services.{name}.backends, or HAProxy's configuration"
@@ -41,4 +37,23 @@ def services(config: Config, observed: Observed, known: Topology) -> list[Findin
         mend = "no mode and no drain touches them; list them under services if they should be part of it"
         found = f"http backends that no service owns: {', '.join(known.unowned)}"
         findings.append(Finding("note", "services", found, mend))
+    return findings
+
+
+def nodes(known: Topology) -> list[Finding]:
+    """Every node, what says that its servers are on one machine, and what a drain of it leaves in traffic."""
+    findings = []
+    for node, refs in known.nodes.items():
+        there = ", ".join(dict.fromkeys(ref.server for ref in refs))
+        findings.append(Finding("ok", "node", f"{node} ({known.why[node]}): {len(refs)} servers: {there}"))
+        if left := known.stays.get(node):
+            mend = "`lbctl drain` leaves them in traffic; list their backends under services if it should not"
+            found = f"{node}: servers that belong to no service: {', '.join(map(str, left))}"
+            findings.append(Finding("note", "node", found, mend))
+    if not known.nodes:
+        findings.append(Finding("warning", "nodes", "none: no service has a server"))
+    if known.nodeless:
+        mend = "list them under a node of the configuration, or take the list of servers out there"
+        found = f"servers on no node: {', '.join(map(str, known.nodeless))}"
+        findings.append(Finding("warning", "nodes", found, mend))
     return findings

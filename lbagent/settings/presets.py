@@ -8,7 +8,7 @@ from functools import cache
 import msgspec
 import yaml
 
-from lbagent.settings import shipped
+from lbagent.settings import deployers, shipped
 
 DEFAULT = "default"
 
@@ -82,10 +82,11 @@ def get(name: str) -> Preset:
 
 
 def default_for(service: str) -> str:
-    """The preset that a service of this name gets without being told."""
-    for name, preset in all_presets().items():
-        if service == name or service in preset.services:
-            return name
+    """The preset that a service of this name gets where the configuration names none."""
+    for known in (service, deployers.service_of(service)[0]):
+        for name, preset in all_presets().items():
+            if known == name or known in preset.services:
+                return name
     return DEFAULT
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec.structs import replace
 
 from lbagent.model.observed import BackendSeen
 from lbagent.model.servers import Ref
-from lbagent.settings import presets
-from lbagent.settings.config import Config, NodeConfig, ServiceConfig
-from lbagent.topology import discovery, names
+from lbagent.settings import deployers, presets
+from lbagent.settings.config import Config, ServiceConfig
+from lbagent.topology import discovery
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +39,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, Service]
     nodes: dict[str, tuple[Ref, ...]]
     unowned: tuple[str, ...] = ()  # http backends with servers that belong to no service
+    why: dict[str, str] = {}  # node → what says that its servers are on one node
+    stays: dict[str, tuple[Ref, ...]] = {}  # node → its servers in no service: a drain leaves them in traffic
+    nodeless: tuple[Ref, ...] = ()  # servers of a service that are on no node
 
     @property
     def owner(self) -> dict[Ref, str]:
@@ -75,25 +78,103 @@ def services(config: Config, found: Mapping[str, tuple[str, ...]]) -> dict[str, 
     return out
 
 
+Layout = tuple[tuple[str, bool, tuple[tuple[str, str], ...]], ...]
+
+_last: tuple[Config, Layout, Topology] | None = None
+
+
 def topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
-    """Services and nodes: those that are discovered in ``seen``, and the configuration laid over them."""
+    """Services and nodes: those that are discovered in ``seen``, and the configuration laid over them.
+
+    The last answer is kept. It is asked for at every tick, takes 2 ms for a thousand servers, and depends on names and
+    addresses only, which hardly ever change.
+    """
+    global _last  # noqa: PLW0603 a cache of one entry
+    layout = tuple(
+        (name, backend.http, tuple((s, seen.address) for s, seen in backend.servers.items()))
+        for name, backend in seen.items()
+    )
+    if _last is None or _last[0] is not config or _last[1] != layout:
+        _last = (config, layout, _topology(config, seen))
+    return _last[2]
+
+
+def _topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
     http = [name for name, backend in seen.items() if backend.http and backend.servers]
     configured = services(config, discovery.services(http) if config.discover else {})
     owned = {backend for service in configured.values() for backend in service.backends or ()}
     known = {name: _service(name, service, seen) for name, service in configured.items()}
-    refs = [
-        Ref(b, server)
-        for b in dict.fromkeys(b for s in known.values() for b in s.backends)
-        for server in seen[b].servers
-    ]
-    if not config.nodes:
-        nodes = discovery.nodes(refs, seen)
-    else:
-        nodes = {
-            name: tuple(ref for ref in refs if _is_on(name, node, ref, seen[ref.backend].servers[ref.server].address))
-            for name, node in config.nodes.items()
-        }
-    return Topology(services=known, nodes=nodes, unowned=tuple(sorted(set(http) - owned)))
+    refs = _servers(dict.fromkeys(b for s in known.values() for b in s.backends), seen)
+    nodes, why = _nodes(config, refs, seen)
+    at = {ref for there in nodes.values() for ref in there}
+    others = _servers([name for name in seen if name not in owned], seen)
+    return Topology(
+        services=known,
+        nodes=nodes,
+        unowned=tuple(sorted(set(http) - owned)),
+        why=why,
+        stays=_staying(config, nodes, others, seen),
+        nodeless=tuple(ref for ref in refs if ref not in at),
+    )
+
+
+def _servers(backends: Iterable[str], seen: Mapping[str, BackendSeen]) -> list[Ref]:
+    return [Ref(backend, server) for backend in backends for server in seen[backend].servers]
+
+
+def _nodes(
+    config: Config, refs: list[Ref], seen: Mapping[str, BackendSeen]
+) -> tuple[dict[str, tuple[Ref, ...]], dict[str, str]]:
+    """The configured nodes laid over the discovered ones, and why. Listed servers replace a node's discovered ones."""
+    nodes: dict[str, list[Ref]] = {name: [] for name in config.nodes}
+    claimed: dict[Ref, str] = {}
+    for ref in refs:
+        owner = _configured_node(config, ref, seen[ref.backend].servers[ref.server].address)
+        if owner is not None:
+            claimed[ref] = owner
+            nodes[owner].append(ref)
+    why = dict.fromkeys(nodes, "configured")
+    for found in discovery.nodes(refs, seen) if config.discover else ():
+        left = [ref for ref in found.refs if ref not in claimed]
+        if not left or (found.name in config.nodes and config.nodes[found.name].servers is not None):
+            continue
+        nodes.setdefault(found.name, []).extend(left)
+        why.setdefault(found.name, found.why)
+    order = {ref: index for index, ref in enumerate(refs)}
+    return {name: tuple(sorted(there, key=order.__getitem__)) for name, there in nodes.items()}, why
+
+
+def _configured_node(config: Config, ref: Ref, address: str) -> str | None:
+    """Whose server it is by the configuration: an address says more than a name."""
+    for name, node in config.nodes.items():
+        if address in node.addresses:
+            return name
+    for name, node in config.nodes.items():
+        listed = (name,) if node.servers is None else node.servers
+        if ref.server in listed or (name in listed and deployers.node_of(ref.server).name == name):
+            return name
+    return None
+
+
+def _staying(
+    config: Config, nodes: Mapping[str, tuple[Ref, ...]], others: list[Ref], seen: Mapping[str, BackendSeen]
+) -> dict[str, tuple[Ref, ...]]:
+    """The servers of backends that no service owns, by the node that they are on: by address, else by name."""
+    places: dict[str, set[str]] = {}
+    for name, there in nodes.items():
+        for ref in there:
+            places.setdefault(seen[ref.backend].servers[ref.server].address, set()).add(name)
+    found: dict[str, list[Ref]] = {}
+    for ref in others:
+        address = seen[ref.backend].servers[ref.server].address
+        node = _configured_node(config, ref, address)
+        if node is None and address not in discovery.NOWHERE and len(places.get(address, ())) == 1:
+            [node] = places[address]
+        if node is None and deployers.node_of(ref.server).name in nodes:
+            node = deployers.node_of(ref.server).name
+        if node is not None:
+            found.setdefault(node, []).append(ref)
+    return {node: tuple(there) for node, there in found.items()}
 
 
 def _service(name: str, service: ServiceConfig, seen: Mapping[str, BackendSeen]) -> Service:
@@ -105,10 +186,3 @@ def _service(name: str, service: ServiceConfig, seen: Mapping[str, BackendSeen])
         tcp=tuple(b for b in backends if b in seen and not seen[b].http),
         missing=tuple(b for b in backends if b not in seen),
     )
-
-
-def _is_on(name: str, node: NodeConfig, ref: Ref, address: str) -> bool:
-    """By its address, by a name that is listed, or, where the node's own is, by a deployer's name for its servers."""
-    listed = (name,) if node.servers is None else node.servers
-    by_name = name in listed and names.node_of(ref.server) == name
-    return address in node.addresses or ref.server in listed or by_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from lbagent.model.servers import Ref
 from lbagent.settings.load import parse
@@ -87,7 +88,36 @@ def test_a_node_owns_the_servers_with_its_name_in_configured_services() -> None:
     found = of(SERVICES + "nodes: {ctl1: {}, ctl3: {}}")
     assert found.nodes["ctl1"] == tuple(Ref(b, "ctl1") for b in ("nova_api", "nova_meta", "keystone", "galera"))
     assert found.owner[Ref("galera", "ctl3")] == "ctl3"
-    assert Ref("keystone", "ctl2") not in found.owner
+    assert found.owner[Ref("keystone", "ctl2")] == "ctl2", "the others are there all the same"
+    assert Ref("keystone", "ctl2") not in of("discover: false\n" + SERVICES + "nodes: {ctl1: {}}").owner
+
+
+def test_listed_servers_replace_the_discovered_ones_of_a_node() -> None:
+    found = of("nodes: {ctl1: {servers: [ctl2]}}")
+    assert {ref.server for ref in found.nodes["ctl1"]} == {"ctl2"}
+    assert {ref.server for ref in found.nodeless} == {"ctl1"}
+    assert "ctl2" not in found.nodes
+
+
+def test_an_address_decides_before_a_name() -> None:
+    moved = {"nova_api": backend("nova_api"), "keystone": backend("keystone")}
+    slot = moved["nova_api"].servers["ctl2"]
+    moved["nova_api"].servers["ctl2"] = replace(slot, address=moved["nova_api"].servers["ctl1"].address)
+    found = topology(parse("nodes: {ctl1: {addresses: [10.0.0.1]}, ctl2: {addresses: [10.0.0.2]}}"), moved)
+    assert Ref("nova_api", "ctl2") in found.nodes["ctl1"]
+    assert found.nodes["ctl2"] == (Ref("keystone", "ctl2"),)
+    alone = topology(parse(""), moved)
+    assert Ref("nova_api", "ctl2") in alone.nodes["ctl1"], "discovered nodes go by the address as well"
+
+
+def test_what_no_service_owns_stays_in_traffic_and_is_told_by_node() -> None:
+    found = of("")
+    assert found.stays["ctl1"] == (Ref("galera", "ctl1"),)
+    partly = of("services: {nova: {backends: [nova_api]}, meta: {backends: [nova_meta]}, galera: {}}")
+    assert partly.stays == {}
+    assert of("discover: false\nservices: {nova: {backends: [nova_api]}}\nnodes: {ctl1: {}}").stays == {
+        "ctl1": (Ref("nova_meta", "ctl1"), Ref("keystone", "ctl1"), Ref("galera", "ctl1"))
+    }
 
 
 def test_a_node_owns_servers_by_other_names_and_by_address() -> None:
