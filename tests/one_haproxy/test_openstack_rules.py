@@ -14,6 +14,8 @@ from tests.lab.one_haproxy import Lab
 SERVICES = (
     "keystone", "nova", "cinder", "glance", "neutron", "placement", "heat", "heat-cfn", "swift", "horizon", "ironic",
     "octavia", "magnum", "mistral", "aodh", "gnocchi", "zun",
+    "blazar", "cloudkitty", "cyborg", "tacker", "watcher", "adjutant", "freezer", "ironic-inspector", "skyline",
+    "nova-novncproxy",
 )  # fmt: skip
 U = "6f70656e-7374-6163-6b20-697320676f6f"
 
@@ -45,9 +47,41 @@ PASS = {
     "neutron": [("GET", "/v2.0/networks"), ("GET", "/v2.0/networks?name=a%20b&fields=id")],
     "ironic": [("GET", "/v1/nodes")],
     "zun": [("GET", "/v1/containers/x")],
+    "blazar": [("GET", "/v1/leases"), ("GET", "/v1/os-hosts/properties")],
+    "cloudkitty": [("POST", "/v1/rating/quote"), ("POST", "/rating/v1/rating/quote/"), ("GET", "/v2/summary?begin=2026-01-01")],
+    "cyborg": [("GET", "/accelerator/v2/accelerator_requests")],
+    "tacker": [("GET", "/vnflcm/v2/vnf_instances")],
+    "watcher": [("GET", "/v1/audits/detail")],
+    "adjutant": [("GET", "/v1/tasks"), ("GET", "/v1/openstack/quotas/")],
+    "freezer": [("GET", "/v2/tenant/jobs?offset=1")],
+    "ironic-inspector": [("GET", f"/v1/introspection/{U}/data")],
+    "skyline": [
+        *(("POST", f"{p}/api/v1/{path}") for p in ("", "/api/openstack/skyline") for path in (
+            "login", "login/totp", "logout", "websso", "switch_project/x", "switch_region/y", "policies/check",
+        )),
+        ("GET", "/api/v1/extension/servers"),
+    ],
+    "nova-novncproxy": [("GET", "/vnc_lite.html?path=%3Ftoken%3D1")],
 }  # fmt: skip
 
 REFUSED = {
+    "blazar": [("POST", "/v1/leases"), ("DELETE", "/v1/leases/x"), ("GET", "/v2/leases/x?_method=delete")],
+    "cloudkitty": [
+        ("GET", "/v1/rating/reload_modules"), ("HEAD", "/v1/rating/reload_modules/"), ("GET", "/v1/rating/reload_modules.json"),
+        ("GET", "/v1/rating/%72eload_modules"), ("POST", "/v2/dataframes"), ("PUT", "/v2/rating/modules/hashmap"),
+        ("POST", "/v2/task/reprocesses"),
+    ],
+    "cyborg": [("PATCH", "/v2/accelerator_requests"), ("POST", "/v2/devices/x/disable")],
+    "tacker": [("POST", "/vnflcm/v2/vnf_instances/x/terminate"), ("DELETE", "/v1.0/vims/x")],
+    "watcher": [("POST", "/v1/webhooks/x"), ("POST", "/v1/action_plans/x/start")],
+    "adjutant": [("POST", "/v1/actions/ResetPassword"), ("POST", "/v1/tokens/x"), ("PUT", "/v1/tasks/x")],
+    "freezer": [("POST", "/v2/tenant/jobs/x/event"), ("PATCH", "/v2/tenant/backups/x")],
+    "ironic-inspector": [("POST", "/v1/continue"), ("POST", f"/v1/introspection/{U}"), ("DELETE", "/v1/rules")],
+    "skyline": [
+        ("PUT", "/api/v1/setting"), ("POST", "/api/openstack/regionone/nova/servers"), ("POST", "/api/v1/login/x"),
+        ("POST", "/x/api/v1/login"),
+    ],
+    "nova-novncproxy": [("POST", "/websockify")],
     "keystone": [
         ("DELETE", "/v3/auth/tokens"), ("POST", "/v3/OS-OAUTH1/request_token"), ("POST", f"/v3/users/{U}/password"),
         ("POST", "/v3/projects"), ("POST", "/a/b/v3/auth/tokens"), ("POST", "/v3/OS-FEDERATION/mappings"),

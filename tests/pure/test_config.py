@@ -222,7 +222,7 @@ def test_a_name_that_haproxy_could_not_have_is_refused(name: str, tree: Any, pat
             "services: {nova: {frontends: ['a@fe80::1%x y']}}",
             "$.services.nova.frontends[0]: 'fe80::1%x y' is not an IP",
         ),
-        ("services: {nova: {preset: nova2}}", "$.services.nova.preset: no preset 'nova2'; there are: aodh, "),
+        ("services: {nova: {preset: nova2}}", "$.services.nova.preset: no preset 'nova2'; there are: adjutant, "),
         ("services: {nova: {probes: [/health]}}", "$.services.nova.probes[0]: '/health' is not METHOD path"),
         ("services: {nova: {read_only: []}}", "$.services.nova.read_only: expected a mapping, got a list"),
         ("services: {nova: {min_ready: -1}}", "$.services.nova.min_ready: expected a whole number from 0 to 1000"),

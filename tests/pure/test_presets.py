@@ -142,6 +142,10 @@ def test_what_is_taken_is_read_alike(rule: str, paths: list[str]) -> None:
 def test_a_service_takes_the_preset_of_its_name() -> None:
     assert presets.default_for("keystone") == "keystone"
     assert presets.default_for("no-such-service") == presets.DEFAULT
+    assert presets.default_for("identity") == "keystone"
+    assert presets.default_for("compute") == "nova"
+    assert presets.default_for("cinder-api") == "cinder", "a deployer's name for it does as well"
+    assert presets.default_for("nova_spicehtml5proxy") == "console"
     assert presets.DEFAULT in presets.names()
 
 

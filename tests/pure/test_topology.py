@@ -53,9 +53,9 @@ def test_listed_backends_replace_the_discovered_ones_and_what_is_left_out_is_nam
 
 
 def test_a_service_whose_every_backend_is_listed_elsewhere_is_gone() -> None:
-    found = of("services: {identity: {backends: [keystone]}}")
+    found = of("services: {login: {backends: [keystone]}}")
     assert "keystone" not in found.services
-    assert found.services["identity"].config.preset == "default"
+    assert found.services["login"].config.preset == "default"
 
 
 def test_without_discovery_there_is_what_the_configuration_lists() -> None:
