@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,14 +19,19 @@ from aiohttp.http import HttpProcessingError
 from lbagent import __version__
 from lbagent import systemd as notify
 from lbagent.agent.agent import Agent
-from lbagent.agent.member import MemberAgent
-from lbagent.agent.sharing import Sharing
+from lbagent.agent.alone import Alone
+from lbagent.agent.exchange import Exchange
+from lbagent.agent.keeper import Keeper
+from lbagent.agent.member import Member
+from lbagent.agent.own_intent import OwnIntent
+from lbagent.agent.reconciler import Reconciler
+from lbagent.agent.registry import Operations
+from lbagent.agent.shared import SharedIntent
 from lbagent.control.api import Api
 from lbagent.errors import Exit
 from lbagent.guard import acl_lists
 from lbagent.haproxy.instance import HAProxy
 from lbagent.metrics import Metrics
-from lbagent.model.intent import GUARD_GONE
 from lbagent.settings.config import DEFAULT_PATH, Config
 from lbagent.settings.load import ConfigError, load
 from lbagent.store.file import FileStore
@@ -90,8 +96,9 @@ def secret_digest(config: Config) -> str | None:
 
 async def serve(config: Config, path: Path) -> None:
     """Serve until SIGTERM or SIGINT. What answers users runs inside HAProxy, so stopping changes nothing for them."""
-    agent = _agent(config)
-    metrics = Metrics(agent)
+    metrics = Metrics()
+    agent = _agent(config, metrics.ticked)
+    metrics.watch(agent)
     stop = asyncio.Event()
     hup = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -118,16 +125,18 @@ async def serve(config: Config, path: Path) -> None:
             task.result()  # a loop that ended by itself ended with an exception
 
 
-def _agent(config: Config) -> Agent:
-    store = FileStore(Path(config.store.path))
-    balancer = HAProxy(config.haproxy)
+def _agent(config: Config, ticked: Callable[[float], object]) -> Agent:
+    own = OwnIntent(FileStore(Path(config.store.path)))
+    reconciler = Reconciler(config, HAProxy(config.haproxy), secret_digest(config))
     history = History(Path(config.store.path).with_name("history.jsonl"))
-    if config.store.etcd is None:
-        return Agent(config, store, balancer, history, secret_digest(config))
-    from lbagent.store.etcd.store import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
+    keeper: Keeper = Alone(own, reconciler, time.time)
+    if config.store.etcd is not None:
+        from lbagent.store.etcd.store import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
 
-    sharing = Sharing(EtcdStore(config.store.etcd, config.node), config.node)
-    return MemberAgent(config, store, balancer, history, sharing, secret_digest(config))
+        shared = SharedIntent(EtcdStore(config.store.etcd, config.node), config.node)
+        exchange = Exchange(own, reconciler, shared, history, time.time)
+        keeper = Member(own, reconciler, shared, exchange, time.time)
+    return Agent(reconciler, keeper, Operations(history), ticked)
 
 
 async def _serve(stack: contextlib.AsyncExitStack, application: web.Application, on: list[socket.socket]) -> None:
@@ -207,9 +216,10 @@ def _listen(path: Path) -> socket.socket:
 
 def _line(agent: Agent) -> str:
     """One line for `systemctl status`."""
-    closed = [f"{name} {s.mode}" for name, s in agent.intent.services.items()]
-    drained = [f"{node} drained" for node in agent.intent.drains if node != GUARD_GONE]
-    state = "in sync" if agent.in_sync else agent.trouble or "; ".join(agent.failures) or agent.observed.error
+    intent = agent.keeper.own.intent
+    closed = [f"{name} {s.mode}" for name, s in intent.services.items()]
+    drained = [f"{node} drained" for node in intent.drains]
+    state = "in sync" if agent.in_sync else agent.trouble() or agent.reconciler.observed.error
     return "; ".join([state or "starting", *closed, *drained])
 
 

@@ -1,9 +1,10 @@
-"""What Prometheus scrapes: the last tick's view; a scrape never talks to HAProxy. Names: DESIGN §6."""
+"""What Prometheus scrapes: the last view of the agent; a scrape never talks to HAProxy. The names are a contract."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -15,19 +16,178 @@ from lbagent import __version__
 from lbagent.agent.agent import Agent
 from lbagent.model.intent import Mode
 from lbagent.model.servers import Admin, NodeState
+from lbagent.model.status import AgentStatus, NodeStatus, ServerStatus, ServiceStatus, Status
+
+Sample = tuple[tuple[str, ...], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the agent has counted since its start."""
+
+    reloads: int
+    errors: int
+    repaired: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One metric: its name without ``lbagent_``, what it says, its labels, and its samples for a status."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    samples: Callable[[Status, Counts], Iterable[Sample]]
+    kind: Literal["gauge", "counter"] = "gauge"
+
+    def family(self, status: Status, counts: Counts) -> Metric:
+        make = GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily
+        family = make(f"lbagent_{self.name}", self.text, labels=self.labels)
+        for values, value in self.samples(status, counts):
+            family.add_metric(values, float(value))
+        return family
+
+
+def _one(value: Callable[[Status, Counts], float | None]) -> Callable[[Status, Counts], Iterable[Sample]]:
+    def samples(status: Status, counts: Counts) -> Iterable[Sample]:
+        found = value(status, counts)
+        return [] if found is None else [((), float(found))]
+
+    return samples
+
+
+def _services(value: Callable[[ServiceStatus], float | None]) -> Callable[[Status, Counts], Iterable[Sample]]:
+    return lambda status, _: [((s.name,), float(v)) for s in status.services if (v := value(s)) is not None]
+
+
+def _nodes(value: Callable[[NodeStatus], float | None]) -> Callable[[Status, Counts], Iterable[Sample]]:
+    return lambda status, _: [((n.name,), float(v)) for n in status.nodes if (v := value(n)) is not None]
+
+
+def _agents(value: Callable[[AgentStatus], float]) -> Callable[[Status, Counts], Iterable[Sample]]:
+    return lambda status, _: [((a.node,), float(value(a))) for a in status.agents or ()]
+
+
+def _servers(status: Status) -> list[tuple[tuple[str, str, str], ServerStatus]]:
+    """Each server once, though two services may share its backend."""
+    unique = {(s.backend, s.server, s.node or ""): s for service in status.services for s in service.servers}
+    return list(unique.items())
+
+
+SERVER = ("backend", "server", "node")
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("build_info", "What runs", ("version",), lambda *_: [((__version__,), 1.0)]),
+    Measure("haproxy_up", "HAProxy answers on its runtime socket", (), _one(lambda s, _: s.haproxy.up)),
+    Measure("haproxy_in_sync", "HAProxy and its files hold the intent", (), _one(lambda s, _: s.haproxy.in_sync)),
+    Measure(
+        "haproxy_guard",
+        "Whether HAProxy's configuration carries the guard",
+        ("state",),
+        lambda status, _: [((g,), float(status.haproxy.guard == g)) for g in ("present", "missing", "old")],
+    ),
+    Measure(
+        "haproxy_old_workers",
+        "Workers left over by a reload; absent without a master socket",
+        (),
+        _one(lambda s, _: s.haproxy.old_workers),
+    ),
+    Measure("haproxy_reloads", "New workers seen", (), _one(lambda _, c: c.reloads), "counter"),
+    Measure("reconcile_errors", "Ticks or actions that failed", (), _one(lambda _, c: c.errors), "counter"),
+    Measure(
+        "drift_repaired",
+        "Actions that put right what somebody else had changed",
+        (),
+        _one(lambda _, c: c.repaired),
+        "counter",
+    ),
+    Measure("haproxy_clients", "Connections of clients, in every worker", (), _one(lambda s, _: s.haproxy.clients)),
+    Measure(
+        "tick_seconds", "Seconds between two looks: how old the view may be", (), _one(lambda s, _: s.haproxy.tick)
+    ),
+    Measure("store_up", "etcd answers", (), _one(lambda s, _: s.store.etcd if s.store else None)),
+    Measure("agent_alive", "Its lease is renewed", ("agent",), _agents(lambda a: a.alive)),
+    Measure("agent_in_sync", "Its HAProxy holds its newest intent", ("agent",), _agents(lambda a: a.in_sync)),
+    Measure(
+        "agent_revision",
+        "Newest revision of the intent that is in force there",
+        ("agent",),
+        _agents(lambda a: a.revision),
+    ),
+    Measure(
+        "service_mode",
+        "The mode in force",
+        ("service", "mode"),
+        lambda status, _: [((s.name, mode), float(s.mode == mode)) for s in status.services for mode in Mode],
+    ),
+    Measure(
+        "service_window_start_timestamp_seconds",
+        "When the mode starts or started",
+        ("service",),
+        _services(lambda s: s.start),
+    ),
+    Measure(
+        "service_window_end_timestamp_seconds",
+        "When the mode is expected to end",
+        ("service",),
+        _services(lambda s: s.until),
+    ),
+    Measure("service_sessions", "Requests its servers work on", ("service",), _services(lambda s: s.sessions)),
+    Measure(
+        "service_quiesced",
+        "No request that the mode would refuse is left",
+        ("service",),
+        _services(lambda s: s.quiesced),
+    ),
+    Measure(
+        "node_state",
+        "What a node's servers do",
+        ("node", "state"),
+        lambda status, _: [((n.name, state), float(n.state == state)) for n in status.nodes for state in NodeState],
+    ),
+    Measure(
+        "node_drain_started_timestamp_seconds", "When its drain was asked for", ("node",), _nodes(lambda n: n.since)
+    ),
+    Measure(
+        "node_drain_deadline_timestamp_seconds",
+        "When its drain gives up waiting",
+        ("node",),
+        _nodes(lambda n: n.deadline),
+    ),
+    Measure(
+        "server_sessions",
+        "Requests a server works on or has queued, in every worker",
+        SERVER,
+        lambda status, _: [(key, float(s.sessions)) for key, s in _servers(status)],
+    ),
+    Measure(
+        "server_admin_state",
+        "A server's administrative state",
+        (*SERVER, "state"),
+        lambda status, _: [((*key, a), float(s.admin == a)) for key, s in _servers(status) for a in Admin],
+    ),
+)
 
 
 class Metrics(Collector):
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    """Counts commands and ticks from its start; shows an agent's status from :meth:`watch` on."""
+
+    def __init__(self) -> None:
+        self._agent: Agent | None = None
         self.registry = CollectorRegistry()
-        self.registry.register(self)
         self._commands = Counter(
             "lbagent_commands", "Commands by what became of them", ["command", "result"], registry=self.registry
         )
         self._durations = Histogram(
             "lbagent_reconcile_duration_seconds", "How long a tick took", registry=self.registry
         )
+        self.registry.register(self)
+
+    def watch(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def ticked(self, seconds: float) -> None:
+        self._durations.observe(seconds)
 
     def command(self, command: str, result: str) -> None:
         self._commands.labels(command, result).inc()
@@ -38,112 +198,12 @@ class Metrics(Collector):
         return application
 
     async def _serve(self, _: web.Request) -> web.Response:
-        while self._agent.durations:
-            self._durations.observe(self._agent.durations.pop())
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def collect(self) -> Iterator[Metric]:
-        agent = self._agent
-        status = agent.status()
-        haproxy = status["haproxy"]
-        yield _gauge("build_info", "What runs", ["version"], [((__version__,), 1)])
-        yield _gauge("haproxy_up", "HAProxy answers on its runtime socket", [], [((), haproxy["up"])])
-        yield _gauge("haproxy_in_sync", "HAProxy and its files hold the intent", [], [((), haproxy["in_sync"])])
-        yield _gauge(
-            "haproxy_guard",
-            "Whether HAProxy's configuration carries the guard",
-            ["state"],
-            [((state,), haproxy["guard"] == state) for state in ("present", "missing", "old")],
-        )
-        old = haproxy["old_workers"]
-        yield _gauge(
-            "haproxy_old_workers",
-            "Workers left over by a reload; absent without a master socket",
-            [],
-            [((), old)] if old is not None else [],
-        )
-        yield _counter("haproxy_reloads", "New workers seen", agent.reloads)
-        yield _counter("reconcile_errors", "Ticks or actions that failed", agent.errors)
-        yield _counter("drift_repaired", "Actions that put right what somebody else had changed", agent.repaired)
-        yield _gauge("haproxy_clients", "Connections of clients, in every worker", [], [((), haproxy["clients"])])
-        yield from self._agents(status)
-        yield from self._services(status["services"])
-        yield from self._nodes(status["nodes"])
-        servers = [s for service in status["services"] for s in service["servers"]]
-        unique = {(s["backend"], s["server"], s["node"] or ""): s for s in servers}
-        labels = ["backend", "server", "node"]
-        yield _gauge(
-            "server_sessions",
-            "Requests a server works on or has queued, in every worker",
-            labels,
-            [(k, s["sessions"]) for k, s in unique.items()],
-        )
-        yield _gauge(
-            "server_admin_state",
-            "A server's administrative state",
-            [*labels, "state"],
-            [((*k, a), s["admin"] == a) for k, s in unique.items() for a in Admin],
-        )
-
-    def _agents(self, status: dict[str, Any]) -> Iterator[Metric]:
-        """Where the intent is shared: the store, and every HAProxy's agent as it is seen there."""
-        if "agents" not in status:
+        if self._agent is None:
             return
-        yield _gauge("store_up", "etcd answers", [], [((), status["store"]["etcd"])])
-        for name, text in (("alive", "Its lease is renewed"), ("in_sync", "Its HAProxy holds its newest intent")):
-            yield _gauge(f"agent_{name}", text, ["agent"], [((a["node"],), a[name]) for a in status["agents"]])
-        yield _gauge(
-            "agent_revision",
-            "Newest revision of the intent that is in force there",
-            ["agent"],
-            [((a["node"],), a["revision"]) for a in status["agents"]],
-        )
-
-    def _services(self, services: list[dict[str, Any]]) -> Iterator[Metric]:
-        label = ["service"]
-        yield _gauge(
-            "service_mode",
-            "The mode in force",
-            ["service", "mode"],
-            [((s["name"], mode), s["mode"] == mode) for s in services for mode in Mode],
-        )
-        for name, key, text in (
-            ("service_window_start_timestamp_seconds", "start", "When the mode starts or started"),
-            ("service_window_end_timestamp_seconds", "until", "When the mode is expected to end"),
-        ):
-            yield _gauge(name, text, label, [((s["name"],), s[key]) for s in services if s[key]])
-        yield _gauge(
-            "service_sessions", "Requests its servers work on", label, [((s["name"],), s["sessions"]) for s in services]
-        )
-        yield _gauge(
-            "service_quiesced",
-            "No request that the mode would refuse is left",
-            label,
-            [((s["name"],), s["quiesced"]) for s in services],
-        )
-
-    def _nodes(self, nodes: list[dict[str, Any]]) -> Iterator[Metric]:
-        yield _gauge(
-            "node_state",
-            "What a node's servers do",
-            ["node", "state"],
-            [((n["name"], state), n["state"] == state) for n in nodes for state in NodeState],
-        )
-        for name, key, text in (
-            ("node_drain_started_timestamp_seconds", "since", "When its drain was asked for"),
-            ("node_drain_deadline_timestamp_seconds", "deadline", "When its drain gives up waiting"),
-        ):
-            yield _gauge(name, text, ["node"], [((n["name"],), n[key]) for n in nodes if n[key]])
-
-
-def _gauge(name: str, text: str, labels: list[str], samples: list[tuple[tuple[object, ...], Any]]) -> Metric:
-    family = GaugeMetricFamily(f"lbagent_{name}", text, labels=labels)
-    for values, value in samples:
-        family.add_metric([str(v) for v in values], float(value))
-    return family
-
-
-def _counter(name: str, text: str, value: int) -> Metric:
-    family = CounterMetricFamily(f"lbagent_{name}", text)
-    family.add_metric([], value)
-    return family
+        status, reconciler = self._agent.status(), self._agent.reconciler
+        counts = Counts(reconciler.reloads, reconciler.errors, reconciler.repaired)
+        for measure in MEASURES:
+            yield measure.family(status, counts)

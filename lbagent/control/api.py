@@ -16,7 +16,8 @@ from lbagent.control import credentials
 from lbagent.control.openapi import document
 from lbagent.errors import Exit, LbagentError
 from lbagent.metrics import Metrics
-from lbagent.rules.changes import Change, parse
+from lbagent.model.status import Status
+from lbagent.rules.change import Change, parse
 from lbagent.rules.operations import Operation
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Api:
     async def _status(self, _: web.Request) -> web.StreamResponse:
         with contextlib.suppress(TimeoutError):  # whoever wakes the agent through its socket is early
             await asyncio.wait_for(self._agent.looked.wait(), FIRST_LOOK)
-        return _json(self._agent.status())
+        return _json(status_json(self._agent.status()))
 
     async def _changes(self, request: web.Request) -> web.StreamResponse:
         return await self._carry_out(request, parse(await _read(request)))
@@ -111,7 +112,7 @@ class Api:
 
     async def _forget(self, request: web.Request) -> web.StreamResponse:
         node = request.match_info["node"]
-        await asyncio.shield(self._agent.forget(node, request["peer"].name))
+        await asyncio.shield(self._agent.keeper.forget(node, request["peer"].name))
         return _json({"forgotten": node})
 
     async def _carry_out(self, request: web.Request, change: Change) -> web.StreamResponse:
@@ -130,11 +131,8 @@ class Api:
     async def _operation(self, request: web.Request) -> web.StreamResponse:
         number = request.match_info["id"]
         if request.query.get("stream") not in ("1", "true"):
-            operation = self._agent.operations.get(number)
-            if operation is None:
-                raise LbagentError("not_found", f"no operation {number}")
-            return _json(_operation(operation))
-        follow = self._agent.follow(number)
+            return _json(_operation(self._agent.operations.get(number)))
+        follow = self._agent.operations.follow(number)
         first = await anext(follow)
         response = await _stream(request)
         await _line(response, _operation(first))
@@ -144,13 +142,13 @@ class Api:
         return response
 
     async def _history(self, _: web.Request) -> web.StreamResponse:
-        return _json({"history": await asyncio.to_thread(self._agent.history.read)})
+        return _json({"history": await asyncio.to_thread(self._agent.operations.history.read)})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """What is in the history, then what is added to it, one object a line."""
         response = await _stream(request)
         sent = 0
-        async for entries in self._agent.history_grows():
+        async for entries in self._agent.operations.history_grows():
             for entry in entries[sent:] if sent <= len(entries) else entries:
                 await _line(response, entry)
             sent = len(entries)
@@ -178,6 +176,12 @@ async def _mapping(request: web.Request) -> dict[str, Any]:
         if key in body:
             raise LbagentError("bad_request", f"{key}: belongs to POST /v1/changes, the path names one already")
     return body
+
+
+def status_json(status: Status) -> dict[str, Any]:
+    """As JSON; what is about several HAProxies is left out where there is only one."""
+    body: dict[str, Any] = msgspec.to_builtins(status)
+    return {key: value for key, value in body.items() if value is not None}
 
 
 def _operation(operation: Operation) -> dict[str, Any]:

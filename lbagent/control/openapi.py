@@ -9,7 +9,7 @@ import msgspec
 
 from lbagent import __version__
 from lbagent.errors import CODES
-from lbagent.rules.changes import Change
+from lbagent.rules.change import Change
 from lbagent.rules.operations import Operation
 
 PLACE = "#/components/schemas/{name}"

@@ -7,16 +7,22 @@ from collections.abc import Iterable
 
 import msgspec
 
-from lbagent.model.intent import Drain, Exceptional, Intent, ServiceIntent, Stamp
+from lbagent.model.intent import Drain, HoldReason, Intent, Override, ServiceIntent, Stamp
+from lbagent.model.subject import Subject
+
+DRAINS = {
+    HoldReason.GUARD: "=intent/drain/=guard/",
+    HoldReason.MOVED: "=intent/moved/",
+    HoldReason.DRAIN: "=intent/drain/",
+}
+"""How the keys of the copies of drains begin. The last comes last: the first begins like it."""
 
 
 def copy_of(intent: Intent) -> dict[str, str]:
     """The entries that hold a copy of ``intent``: key → value."""
     out = {f"=intent/service/{name}": _compact(service) for name, service in intent.services.items()}
-    for node, drains in sorted(intent.drains.items()):
-        for name, drain in sorted(drains.items()):
-            out[f"=intent/drain/{node}/{name}"] = _compact(drain)
-    if intent.revision:  # though nothing be closed: an older intent has to be told from this one
+    out |= {f"{DRAINS[reason]}{subject}": _compact(drain) for reason, subject, drain in intent.every_drain()}
+    if intent.revision:  # also while nothing is closed: an older intent has to be told from this one
         out["=revision"] = str(intent.revision)
     if intent.trail:
         out["=trail"] = ",".join(f"{stamp.revision}-{stamp.id}" for stamp in intent.trail)
@@ -37,12 +43,12 @@ def intent_from(table: Iterable[tuple[str, str]]) -> Intent:
         if key.startswith("=intent/service/"):
             service = msgspec.json.decode(value, type=ServiceIntent)
             intent = intent.with_service(key.removeprefix("=intent/service/"), service)
-        elif key.startswith("=intent/drain/"):
-            node, _, name = key.removeprefix("=intent/drain/").partition("/")
-            intent = intent.with_drain(node, name, msgspec.json.decode(value, type=Drain))
+        elif reason := next((r for r, prefix in DRAINS.items() if key.startswith(prefix)), None):
+            subject = Subject.parse(key.removeprefix(DRAINS[reason]))
+            intent = intent.with_changed(reason, subject, msgspec.json.decode(value, type=Drain))
         elif key.startswith("=intent/local/"):
-            exception = msgspec.json.decode(value, type=Exceptional)
-            exceptions = intent.exceptions | {key.removeprefix("=intent/local/"): exception}
+            override = msgspec.json.decode(value, type=Override)
+            exceptions = intent.exceptions | {key.removeprefix("=intent/local/"): override}
             intent = msgspec.structs.replace(intent, exceptions=exceptions)
         elif key == "=revision":
             intent = msgspec.structs.replace(intent, revision=int(value))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
 from lbagent.model.servers import Admin, Ref
+from lbagent.model.subject import Subject
 
 
 class Mode(StrEnum):
@@ -37,10 +40,6 @@ STEPS: dict[Phase, frozenset[Phase]] = {
     Phase.RETURNING: frozenset({Phase.RETURNING, Phase.HELD, Phase.RELEASED}),
     Phase.RELEASED: frozenset({Phase.RELEASED, Phase.HELD}),
 }
-
-
-GUARD_GONE = "=guard"
-"""Holds, in place of a node's name, the servers of closed services whose backends lost their guard (DESIGN §7)."""
 
 
 WEIGHT = {Phase.RELEASED: 0, Phase.RETURNING: 1, Phase.HELD: 2}
@@ -91,7 +90,9 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str = ""
     since: int = 0
     servers: tuple[Held, ...] = ()
+    given_back: tuple[str, ...] = ()  # services that came back by name, though the node was drained as a whole
     forced: bool = False  # given back without asking for its health
+    given_up: bool = False  # it was to come back, and its health checks did not pass in time
     asked_at: str = ""  # the node whose agent was asked, which judges its timeout (a shared intent only)
     asked: float = 0.0  # when, by that agent's clock, which ``deadline`` is by as well (a shared intent only)
 
@@ -99,7 +100,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The same drain in its next phase; ValueError for a step that the life cycle does not have."""
         if phase not in STEPS[self.phase]:
             raise ValueError(f"a drain cannot go from {self.phase} to {phase}")
-        return msgspec.structs.replace(self, phase=phase, deadline=deadline)
+        return msgspec.structs.replace(self, phase=phase, deadline=deadline, given_up=False)
 
 
 class Stamp(msgspec.Struct, frozen=True, order=True):
@@ -109,66 +110,110 @@ class Stamp(msgspec.Struct, frozen=True, order=True):
     id: str
 
 
-class Exceptional(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where one HAProxy was told ``--local`` to differ from the shared intent, and what that said then."""
+class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One HAProxy was told ``--local`` to differ from the shared intent; ``service`` and ``drain`` are what that said.
 
-    revision: int
+    The fields' names in JSON are those of the first release.
+    """
+
+    revision: int  # of the shared intent when it was told
     service: ServiceIntent | None = None
     drain: Drain | None = None
-    alone: bool = False  # made while the shared store could not be reached: to be shared if it restricts
-    met: bool = False  # the shared intent was in sight then or since: what names the subject from now on ends it
+    store_was_away: bool = msgspec.field(default=False, name="alone")
+    """Told while etcd could not be reached: a restriction is passed on to the others once it can."""
+    compared: bool = msgspec.field(default=False, name="met")
+    """The shared intent has been seen since, so the next command that names the subject ends this."""
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that lbagent keeps out of traffic: which drain keeps it, and what is remembered of the server."""
+
+    reason: HoldReason
+    subject: Subject
+    drain: Drain
+    server: Held
+
+    @property
+    def by(self) -> tuple[HoldReason, Subject]:
+        """What tells one drain from every other."""
+        return self.reason, self.subject
+
+
+class HoldReason(StrEnum):
+    """Why lbagent keeps a server out of traffic."""
+
+    DRAIN = "drain"  # an operator drained its node
+    GUARD = "guard"  # its service is down and the backend has lost its guard
+    MOVED = "moved"  # it left a drained node, and has to pass its health check before it is used
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """Everything operators asked for; ``drains`` is by node, then service.
 
-    ``trail`` has the last revisions of the shared intent, where there is one: its own, or the one that this follows.
-    ``exceptions`` (by subject: ``service`` or ``node/service``) belong to an HAProxy that follows a shared intent;
-    ``members`` are the nodes whose HAProxies do, so that a command misses none of them whatever etcd has lost.
+    One type serves the intent of one HAProxy and the intent that all HAProxies of a control plane share. ``trail`` has
+    the last revisions of the shared one: its own, or those of the one that this follows. Only the shared intent has
+    ``touched``; only an HAProxy's own intent has ``exceptions`` (by subject), ``guardless`` and ``moved``.
     """
 
     revision: int = 0
     services: dict[str, ServiceIntent] = {}
     drains: dict[str, dict[str, Drain]] = {}
     trail: tuple[Stamp, ...] = ()  # the newest at the end
-    exceptions: dict[str, Exceptional] = {}
-    members: tuple[str, ...] = ()
+    exceptions: dict[str, Override] = {}
+    members: tuple[str, ...] = ()  # nodes whose HAProxies share it: a command misses none of them, whatever etcd lost
+    touched: dict[str, int] = {}  # subject → revision of the last command that named it
+    guardless: dict[str, Drain] = {}  # service that is down → its servers whose backend has lost its guard
+    moved: dict[str, Drain] = {}  # backend/server → how it comes back, its node having been drained when it left it
 
     @property
     def followed(self) -> Stamp | None:
         """The revision of the shared intent that this is, or follows."""
         return self.trail[-1] if self.trail else None
 
-    def held(self) -> dict[Ref, tuple[str, str, Drain, Held]]:
-        """Every server under a drain: ref → (node, service, drain, held).
-
-        Where two services share a backend, the drain that keeps the server out more wins.
-        """
-        found: dict[Ref, tuple[str, str, Drain, Held]] = {}
+    def every_drain(self) -> Iterator[tuple[HoldReason, Subject, Drain]]:
+        """Every drain with its reason: those of operators first."""
         for node, services in self.drains.items():
-            for service, drain in services.items():
-                for held in drain.servers:
-                    if held.ref not in found or WEIGHT[drain.phase] > WEIGHT[found[held.ref][2].phase]:
-                        found[held.ref] = (node, service, drain, held)
+            for name, drain in services.items():
+                yield HoldReason.DRAIN, Subject(node, name), drain
+        for name, drain in self.guardless.items():
+            yield HoldReason.GUARD, Subject("", name), drain
+        for ref, drain in self.moved.items():
+            yield HoldReason.MOVED, Subject.parse(ref), drain
+
+    def held(self) -> dict[Ref, Hold]:
+        """Every server under a drain. Where two hold the same server, the one that keeps it out more decides."""
+        found: dict[Ref, Hold] = {}
+        for reason, subject, drain in self.every_drain():
+            for server in drain.servers:
+                ref = server.ref
+                if ref not in found or WEIGHT[drain.phase] > WEIGHT[found[ref].drain.phase]:
+                    found[ref] = Hold(reason=reason, subject=subject, drain=drain, server=server)
         return found
 
+    def drain(self, node: str, service: str) -> Drain | None:
+        return self.drains.get(node, {}).get(service)
+
     def with_service(self, name: str, intent: ServiceIntent | None) -> Intent:
-        services = {k: v for k, v in self.services.items() if k != name}
-        if intent is not None:
-            services[name] = intent
-        return msgspec.structs.replace(self, services=services)
+        return msgspec.structs.replace(self, services=_with(self.services, name, intent))
 
     def with_drain(self, node: str, service: str, drain: Drain | None) -> Intent:
-        mine = {k: v for k, v in self.drains.get(node, {}).items() if k != service}
-        if drain is not None:
-            mine[service] = drain
-        drains = {k: v for k, v in self.drains.items() if k != node}
-        if mine:
-            drains[node] = mine
-        return msgspec.structs.replace(self, drains=drains)
+        mine = _with(self.drains.get(node, {}), service, drain)
+        return msgspec.structs.replace(self, drains=_with(self.drains, node, mine or None))
+
+    def with_changed(self, reason: HoldReason, subject: Subject, drain: Drain | None) -> Intent:
+        """With another drain in place of the one that :meth:`every_drain` names so; None ends it."""
+        match reason:
+            case HoldReason.DRAIN:
+                return self.with_drain(subject.node, subject.service, drain)
+            case HoldReason.GUARD:
+                return msgspec.structs.replace(self, guardless=_with(self.guardless, subject.service, drain))
+            case HoldReason.MOVED:
+                return msgspec.structs.replace(self, moved=_with(self.moved, str(subject), drain))
 
 
-class Shared(Intent, frozen=True, kw_only=True):
-    """The intent of a whole control plane: one for every HAProxy."""
+T = TypeVar("T")
 
-    touched: dict[str, int] = {}  # subject → revision of the last command that named it
+
+def _with(before: dict[str, T], key: str, value: T | None) -> dict[str, T]:
+    after = {k: v for k, v in before.items() if k != key}
+    return after if value is None else after | {key: value}

@@ -67,16 +67,17 @@ def plan(want: Desired, intent: Intent, observed: Observed, proved: Set[Ref], no
         for name, patterns in sorted(want.lists.items())
         if name in observed.lists and observed.lists[name] != patterns
     ]
-    for ref, (_, _, drain, held) in sorted(intent.held().items()):
+    for ref, hold in sorted(intent.held().items()):
         seen = observed.server(ref)
         if seen is None:
             continue
-        if drain.phase is Phase.HELD:
-            actions += _hold(seen, drain, observed, now)
-        elif drain.phase is Phase.RETURNING:
-            actions += _prove(seen, held, proved)
-        else:
-            actions += _release(seen, held)
+        match hold.drain.phase:
+            case Phase.HELD:
+                actions += _hold(seen, hold.drain, observed, now)
+            case Phase.RETURNING:
+                actions += _prove(seen, hold.server, proved)
+            case Phase.RELEASED:
+                actions += _release(seen, hold.server)
     return actions
 
 
@@ -107,7 +108,7 @@ def admin_for(drain: Drain, ref: Ref, observed: Observed) -> Admin:
     return Admin.MAINT if drain.admin is Admin.MAINT or (backend and backend.sticky) else Admin.DRAIN
 
 
-def well(seen: ServerSeen | None, held: Held, proved: Set[Ref]) -> bool:
+def may_return(seen: ServerSeen | None, held: Held, proved: Set[Ref]) -> bool:
     """It may take traffic again: fresh checks have passed. One that is gone keeps nobody waiting."""
     if seen is None or left_alone(seen, held) or seen.mask & MAINT_BITS & ~FORCED_MAINT:
         return True
@@ -157,13 +158,13 @@ def _state_rows(intent: Intent, observed: Observed) -> dict[Ref, str]:
     """Lines of the server-state file; a server that HAProxy does not show now keeps the line it had."""
     before = server_state.state_rows(observed.files.get(file_names.STATE, ""))
     rows = {}
-    for ref, (_, _, drain, held) in intent.held().items():
+    for ref, hold in intent.held().items():
         seen = observed.server(ref)
-        if drain.phase is Phase.RELEASED:
+        if hold.drain.phase is Phase.RELEASED:
             continue
         if seen is not None:
-            theirs = held.foreign if left_alone(seen, held) else None
-            rows[ref] = server_state.state_row(seen, theirs or admin_for(drain, ref, observed))
+            theirs = hold.server.foreign if left_alone(seen, hold.server) else None
+            rows[ref] = server_state.state_row(seen, theirs or admin_for(hold.drain, ref, observed))
         elif ref in before:
             rows[ref] = before[ref]
     return rows
@@ -173,7 +174,7 @@ def _steer(intent: Intent, observed: Observed) -> Mapping[str, str]:
     """For each backend with a drained server, one that is ready: late requests of old workers go there."""
     held = intent.held()
     steer = {}
-    for name in sorted({ref.backend for ref, (_, _, d, _) in held.items() if d.phase is not Phase.RELEASED}):
+    for name in sorted({ref.backend for ref, hold in held.items() if hold.drain.phase is not Phase.RELEASED}):
         backend = observed.backends.get(name)
         ready = [s for s, seen in backend.servers.items() if seen.ready and seen.ref not in held] if backend else []
         if ready:

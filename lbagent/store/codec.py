@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TypeVar
 
 import msgspec
 
@@ -15,7 +14,6 @@ from lbagent.errors import StoreError
 from lbagent.model.intent import Intent
 
 FORMAT = 1
-T = TypeVar("T", bound=Intent)
 
 
 class Damaged(StoreError):
@@ -27,7 +25,7 @@ def encode(intent: Intent) -> str:
     return json.dumps({"format": FORMAT, "checksum": _checksum(body), "intent": body}, indent=1) + "\n"
 
 
-def decode(text: str | bytes, where: str, kind: type[T] = Intent) -> T:  # type: ignore[assignment]  # T's bound
+def decode(text: str | bytes, where: str) -> Intent:
     """The intent in ``text``; Damaged when it is cut off, altered or of another format."""
     try:
         tree = json.loads(text)
@@ -35,9 +33,18 @@ def decode(text: str | bytes, where: str, kind: type[T] = Intent) -> T:  # type:
             raise ValueError(f"format {tree['format']}, this lbagent reads {FORMAT}")
         if tree["checksum"] != _checksum(tree["intent"]):
             raise ValueError("its checksum does not match")
-        return msgspec.convert(tree["intent"], kind)
+        return _without_guard_node(msgspec.convert(tree["intent"], Intent))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"{where} is damaged ({error}); nothing is opened for it") from error
+
+
+def _without_guard_node(intent: Intent) -> Intent:
+    """The first release kept the servers of closed services that had lost their guard below a node named ``=guard``."""
+    guardless = intent.drains.get("=guard")
+    if guardless is None:
+        return intent
+    drains = {node: services for node, services in intent.drains.items() if node != "=guard"}
+    return msgspec.structs.replace(intent, drains=drains, guardless=intent.guardless | guardless)
 
 
 def _checksum(body: object) -> str:

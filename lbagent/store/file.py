@@ -41,7 +41,7 @@ class FileStore:
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise Damaged(f"{self._path} cannot be read: {error}") from error
-        return decode(text, str(self._path), Intent)
+        return decode(text, str(self._path))
 
     def _write(self, intent: Intent) -> None:
         try:

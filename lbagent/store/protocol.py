@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from lbagent.model.intent import Intent
 
-T = TypeVar("T", bound=Intent)
 
-
-class Store(Protocol[T]):
-    async def read(self) -> T | None:
+class Store(Protocol):
+    async def read(self) -> Intent | None:
         """The newest intent; None when nothing was ever stored. Damaged when it cannot be read."""
         ...
 
-    async def swap(self, expected: int, intent: T) -> T:
+    async def swap(self, expected: int, intent: Intent) -> Intent:
         """Store ``intent`` as revision ``expected + 1``; Conflict when the stored one is not ``expected``."""
         ...

@@ -38,15 +38,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, Service]
     nodes: dict[str, tuple[Ref, ...]]
+    owner: dict[Ref, str]  # server → its node
     unowned: tuple[str, ...] = ()  # http backends with servers that belong to no service
     why: dict[str, str] = {}  # node → what says that its servers are on one node
     stays: dict[str, tuple[Ref, ...]] = {}  # node → its servers in no service: a drain leaves them in traffic
     nodeless: tuple[Ref, ...] = ()  # servers of a service that are on no node
-
-    @property
-    def owner(self) -> dict[Ref, str]:
-        """Server → its node."""
-        return {ref: node for node, refs in self.nodes.items() for ref in refs}
 
     def node_services(self, node: str) -> dict[str, tuple[Ref, ...]]:
         """The services that have servers on ``node``: name → servers."""
@@ -111,6 +107,7 @@ def _topology(config: Config, seen: Mapping[str, BackendSeen]) -> Topology:
     return Topology(
         services=known,
         nodes=nodes,
+        owner={ref: node for node, there in nodes.items() for ref in there},
         unowned=tuple(sorted(set(http) - owned)),
         why=why,
         stays=_staying(config, nodes, others, seen),

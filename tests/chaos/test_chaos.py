@@ -257,10 +257,10 @@ def told(host: str, *words: str, services: tuple[str, ...] = ("nova",)) -> Step:
 
 DEFECTS = {
     # what is wrong with the agents → what is done to them, in the words of the script
-    "cluster.follow = lambda mine, shared, *_: replace(mine, trail=shared.trail)": [
+    "member.follow = lambda mine, shared, *_: replace(mine, trail=shared.trail)": [
         told("ctl1", "down", "nova", "--deadline", "5s"),
     ],
-    "cluster.mend = lambda stored, mine, now, m=cluster.mend: None if mine.followed else m(stored, mine, now)": [
+    "share.mend = lambda stored, mine, now, m=share.mend: None if mine.followed else m(stored, mine, now)": [
         told("ctl1", "down", "nova", "--deadline", "5s"),
         Step("settle", 1.0),
         Step("intent-deleted", 0.0, {"everything": False}),
@@ -281,7 +281,8 @@ def test_the_judge_finds_agents_with_a_defect(defect):
     imports = (
         "from msgspec.structs import replace",
         "from lbagent import daemon",
-        "from lbagent.cluster import cluster",
+        "from lbagent.agent import member",
+        "from lbagent.cluster import share",
         "from lbagent.rules import operations",
     )
     code = "\n".join((*imports, defect, "daemon.main()"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from lbagent.model.intent import Drain, Held, Mode, ServiceIntent, Shared
+from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
 from lbagent.store.etcd.store import EtcdStore
 
 CLOSED = (
-    Shared()
+    Intent()
     .with_service("nova", ServiceIntent(mode=Mode.DOWN, start=5, reason="é😀\n", by="root", keys=("nova",)))
     .with_drain("ctl1", "nova", Drain(servers=(Held(backend="nova", server="ctl1"),)))
 )
@@ -17,7 +17,7 @@ CLOSED = (
 USER = {"user": "lbagent", "password": "secret"}
 
 
-async def read(store: EtcdStore) -> Shared | None:
+async def read(store: EtcdStore) -> Intent | None:
     return (await store.look()).intent
 
 

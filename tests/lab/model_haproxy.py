@@ -25,7 +25,7 @@ from lbagent.model.actions import (
 from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import BackendSeen, Observed, ServerSeen, Worker
 from lbagent.model.servers import FORCED_DRAIN, FORCED_MAINT, Admin, Ref
-from lbagent.rules.life import advance
+from lbagent.rules.drains import advance
 from lbagent.rules.plan import desired, plan
 from lbagent.settings.config import Config
 from lbagent.topology.resolve import topology

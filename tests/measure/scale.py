@@ -31,7 +31,7 @@ from typing import Any
 
 from etcd3gw.client import Etcd3Client
 
-from lbagent.agent.sharing import AT_REST
+from lbagent.agent.shared import AT_REST
 from lbagent.control.client import Client, NoAgent
 from lbagent.errors import Exit
 from lbagent.guard.file_names import MAP

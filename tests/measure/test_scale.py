@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from lbagent.agent.agent import TICK
-from lbagent.agent.sharing import AT_REST, FIGURES, Sharing
-from lbagent.cluster.cluster import Member, View
+from lbagent.agent.shared import AT_REST, FIGURES, SharedIntent
+from lbagent.cluster.members import Member, View
 from lbagent.errors import Conflict
-from lbagent.model.intent import Drain, Shared
+from lbagent.model.intent import Drain, Intent
 from lbagent.settings.load import parse
 from lbagent.store.etcd.lease import RENEW
 from lbagent.store.etcd.store import EtcdStore
@@ -55,7 +55,7 @@ class Figures:
 
     rival = False
 
-    def __init__(self, intent: Shared) -> None:
+    def __init__(self, intent: Intent) -> None:
         self.view = View(intent=intent, members={"ctl1": Member(node="ctl1")}, alive=frozenset({"ctl1"}))
         self.reports: list[Member] = []
 
@@ -72,9 +72,9 @@ class Figures:
 @pytest.mark.parametrize(("closed", "pause"), [(True, FIGURES), (False, AT_REST)])
 async def test_figures_are_reported_often_only_while_something_is_restricted(monkeypatch, closed, pause):
     now = [1000.0]
-    monkeypatch.setattr("lbagent.agent.sharing.time", SimpleNamespace(monotonic=lambda: now[0]))
-    store = Figures(Shared(drains={"ctl1": {"nova": Drain()}}) if closed else Shared())
-    sharing = Sharing(store, "ctl1", clock=lambda: 0.0)
+    monkeypatch.setattr("lbagent.agent.shared.time", SimpleNamespace(monotonic=lambda: now[0]))
+    store = Figures(Intent(drains={"ctl1": {"nova": Drain()}}) if closed else Intent())
+    sharing = SharedIntent(store, "ctl1", clock=lambda: 0.0)
     await sharing.look()
     for sessions in range(1, 5):
         await sharing.keep(Member(node="ctl1", clients=9, sessions={"nova/ctl1": sessions}), ())
@@ -103,18 +103,18 @@ async def test_a_drain_is_decided_among_more_haproxies_than_a_transaction_compar
         for number in range(140):
             await other.report(Member(node=f"ctl{number}"), ())
         await store.look()
-        assert (await store.swap(0, Shared(), healthy=True)).revision == 1
+        assert (await store.swap(0, Intent(), healthy=True)).revision == 1
         await store.look()
         await other.report(Member(node="ctl7"), ("nova/ctl7",))
         with pytest.raises(Conflict):
-            await store.swap(1, Shared(), healthy=True)
+            await store.swap(1, Intent(), healthy=True)
         await store.look()
         await other.report(Member(node="new"), ("nova/ctl7",))
         with pytest.raises(Conflict):
-            await store.swap(1, Shared(), healthy=True)
+            await store.swap(1, Intent(), healthy=True)
         await store.look()
         await other.report(Member(node="ctl7"), ("nova/ctl7",))  # nothing new
-        assert (await store.swap(1, Shared(), healthy=True)).revision == 2
+        assert (await store.swap(1, Intent(), healthy=True)).revision == 2
     finally:
         store.close()
         other.close()

@@ -15,8 +15,10 @@ from lbagent.guard import guard_map, intent_copy
 from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed
 from lbagent.model.servers import Admin, Ref
-from lbagent.rules import changes
-from lbagent.rules.changes import Decision, decide
+from lbagent.model.subject import Subject
+from lbagent.rules.change import Decision
+from lbagent.rules.change import parse as parse_change
+from lbagent.rules.decide import decide
 from lbagent.settings.config import Config
 from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
@@ -53,7 +55,7 @@ def ask(
     by: str = "root",
 ) -> Decision:
     where = topology(config, observed.backends)
-    return decide(config, where, observed, intent or Intent(), changes.parse(json.dumps(body).encode()), now, by)
+    return decide(config, where, observed, intent or Intent(), parse_change(json.dumps(body).encode()), now, by)
 
 
 WITHOUT_NOVA = parse("discover: false\nservices: {keystone: {}}")
@@ -111,7 +113,7 @@ def nova_on(intent: Intent, node: str = "ctl1") -> Drain:
 )
 def test_a_request_that_is_no_change_names_the_field(body: bytes, word: str) -> None:
     with pytest.raises(LbagentError) as error:
-        changes.parse(body)
+        parse_change(body)
     assert error.value.code == "bad_request"
     assert word in error.value.message
 
@@ -135,7 +137,7 @@ def test_a_reason_is_short_and_without_control_characters(reason: str) -> None:
 )
 def test_any_bytes_are_a_change_or_a_refusal(body: bytes) -> None:
     try:
-        changes.parse(body)
+        parse_change(body)
     except LbagentError as error:
         assert error.code == "bad_request"
 
@@ -351,14 +353,14 @@ def test_drain_takes_the_nodes_servers_of_every_service() -> None:
     )
     assert [h.ref for h in decision.intent.drains["ctl1"]["mixed"].servers] == [Ref("mixed", "ctl1"), Ref("db", "ctl1")]
     assert (decision.command, decision.deadline) == ("drain", NOW + 60)
-    assert ("ctl1", "nova") in decision.drains
+    assert Subject("ctl1", "nova") in decision.drains
 
 
 def test_drain_and_ready_of_some_services_only() -> None:
     drained = ask(drain("ctl1", services=("nova", "keystone"))).intent
     assert set(drained.drains["ctl1"]) == {"nova", "keystone"}
     back = ask(ready("ctl1", services=("nova",)), drained)
-    assert back.returns == (("ctl1", "nova"),)
+    assert back.returns == (Subject("ctl1", "nova"),)
     assert nova_on(back.intent).phase is Phase.RETURNING
     assert back.intent.drains["ctl1"]["keystone"].phase is Phase.HELD
 

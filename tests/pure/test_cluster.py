@@ -7,13 +7,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from msgspec.structs import replace
 
-from lbagent.cluster import cluster
-from lbagent.cluster.cluster import Elsewhere, Member, View, follow, mend, pending, share, step, stricter, together
+from lbagent.cluster import overrides, returning
+from lbagent.cluster.confirm import pending
+from lbagent.cluster.follow import follow
+from lbagent.cluster.members import Elsewhere, Member, View
+from lbagent.cluster.returning import step, together
+from lbagent.cluster.revisions import TRAIL
+from lbagent.cluster.share import from_own, joined, mend, share, stricter, without
 from lbagent.errors import LbagentError
 from lbagent.guard import guard_map, intent_copy
-from lbagent.model.intent import GUARD_GONE, Drain, Exceptional, Held, Intent, Mode, Phase, ServiceIntent, Shared, Stamp
+from lbagent.model.intent import Drain, Held, Intent, Mode, Override, Phase, ServiceIntent, Stamp
 from lbagent.model.servers import Admin, Ref
-from lbagent.rules import changes
+from lbagent.model.subject import Subject
+from lbagent.rules.change import Decision
+from lbagent.rules.change import parse as parse_change
+from lbagent.rules.decide import decide
 from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
 from tests.lab.model_haproxy import NOW, examples, haproxy, with_server
@@ -25,11 +33,15 @@ DOWN = ServiceIntent(mode=Mode.DOWN, start=NOW, keys=("nova",))
 H, RG, RD = Phase.HELD, Phase.RETURNING, Phase.RELEASED
 
 
-def stored(shared: Shared, name: str = "") -> Shared:
+def stored(shared: Intent, name: str = "") -> Intent:
     """As the store would keep it: the next revision, with a stamp."""
     number = shared.revision + 1
-    stamps = (*shared.trail, Stamp(number, f"{name}{number}"))[-cluster.TRAIL :]
+    stamps = (*shared.trail, Stamp(number, f"{name}{number}"))[-TRAIL:]
     return replace(shared, revision=number, trail=stamps)
+
+
+def named_as(texts: tuple[str, ...]) -> list[Subject]:
+    return [Subject.parse(text) for text in texts]
 
 
 def drain(phase: Phase = H, **facts: object) -> Drain:
@@ -40,12 +52,12 @@ def shared_with(
     services: dict[str, ServiceIntent] | None = None,
     drains: dict[str, Drain] | None = None,
     named: tuple[str, ...] = (),
-) -> Shared:
+) -> Intent:
     intent = Intent(services=services or {}, drains={"ctl1": drains} if drains else {})
-    return stored(share(intent, Shared(), named or tuple(cluster.subjects(intent)), "ctl1", NOW))
+    return stored(share(intent, Intent(), named_as(named) or overrides.subjects(intent), "ctl1", NOW))
 
 
-def followed(shared: Shared, mine: Intent | None = None, seen=SEEN, now: float = NOW) -> Intent:
+def followed(shared: Intent, mine: Intent | None = None, seen=SEEN, now: float = NOW) -> Intent:
     return follow(mine or Intent(), shared, TOPOLOGY, seen, now)
 
 
@@ -78,9 +90,9 @@ def test_the_servers_that_only_this_haproxy_has_are_drained_too():
 
 
 def test_what_holds_the_servers_of_a_lost_guard_stays_with_its_haproxy():
-    mine = Intent(drains={GUARD_GONE: {"nova": drain()}})
-    assert followed(shared_with(), mine).drains == mine.drains
-    assert share(mine, Shared(), (), "ctl1", NOW).drains == {}
+    mine = Intent(guardless={"nova": drain()})
+    assert followed(shared_with(), mine).guardless == mine.guardless
+    assert share(mine, Intent(), (), "ctl1", NOW) == Intent(members=("ctl1",))
 
 
 def test_a_deadline_is_kept_by_this_clock():
@@ -129,7 +141,7 @@ def test_a_drain_that_was_not_asked_for_again_keeps_what_became_of_it():
     shared = shared_with(drains={"nova": drain(end_in_maint=True)})
     mine = followed(shared)
     done = mine.with_drain("ctl1", "nova", replace(mine.drains["ctl1"]["nova"], admin=Admin.MAINT, end_in_maint=False))
-    later = stored(share(shared.with_service("keystone", DOWN), shared, ("keystone",), "ctl2", NOW))
+    later = stored(share(shared.with_service("keystone", DOWN), shared, named_as(("keystone",)), "ctl2", NOW))
     assert followed(later, done).drains["ctl1"]["nova"].admin is Admin.MAINT
 
 
@@ -138,28 +150,30 @@ def test_a_drain_that_was_not_asked_for_again_keeps_what_became_of_it():
 
 def test_an_exception_lasts_until_a_command_names_its_subject():
     shared = shared_with({"nova": DOWN})
-    mine = replace(followed(shared).with_service("nova", None), exceptions={"nova": Exceptional(revision=1, met=True)})
+    mine = replace(
+        followed(shared).with_service("nova", None), exceptions={"nova": Override(revision=1, compared=True)}
+    )
     assert "nova" not in followed(shared, mine).services
-    other = stored(share(shared.with_service("keystone", DOWN), shared, ("keystone",), "ctl1", NOW))
+    other = stored(share(shared.with_service("keystone", DOWN), shared, named_as(("keystone",)), "ctl1", NOW))
     assert "nova" not in followed(other, mine).services
-    again = stored(share(shared, shared, ("nova",), "ctl1", NOW))
+    again = stored(share(shared, shared, named_as(("nova",)), "ctl1", NOW))
     assert followed(again, mine).services["nova"].mode is Mode.DOWN
     assert followed(again, mine).exceptions == {}
 
 
 def test_a_restriction_made_alone_outlives_commands_that_were_given_elsewhere_meanwhile():
     first = shared_with({"nova": DOWN})
-    opened = stored(share(first.with_service("nova", None), first, ("nova",), "ctl1", NOW))
-    mine = replace(followed(first), exceptions={"nova": Exceptional(revision=first.revision)})
+    opened = stored(share(first.with_service("nova", None), first, named_as(("nova",)), "ctl1", NOW))
+    mine = replace(followed(first), exceptions={"nova": Override(revision=first.revision)})
     kept = followed(opened, mine)
     assert kept.services["nova"].mode is Mode.DOWN
-    again = stored(share(opened, opened, ("nova",), "ctl1", NOW))
+    again = stored(share(opened, opened, named_as(("nova",)), "ctl1", NOW))
     assert "nova" not in followed(again, kept).services
 
 
 def test_an_exception_that_everyone_shares_by_now_is_none():
     shared = shared_with({"nova": DOWN})
-    mine = replace(Intent(services={"nova": DOWN}, trail=shared.trail), exceptions={"nova": Exceptional(revision=9)})
+    mine = replace(Intent(services={"nova": DOWN}, trail=shared.trail), exceptions={"nova": Override(revision=9)})
     assert followed(shared, mine).exceptions == {}
 
 
@@ -168,12 +182,12 @@ def test_what_was_restricted_alone_lasts_though_the_last_known_intent_says_the_s
     """Elsewhere it may have been opened since, by a command that is older."""
     shared = shared_with({"nova": DOWN}, {"nova": drain()})
     subject = f"{node}nova"
-    mine = replace(followed(shared), exceptions={subject: Exceptional(revision=shared.revision, alone=True)})
+    mine = replace(followed(shared), exceptions={subject: Override(revision=shared.revision, store_was_away=True)})
     mine = follow(mine, shared, TOPOLOGY, SEEN, NOW, live=False)
     opened = shared.with_service("nova", None).with_drain("ctl1", "nova", None)
-    kept = followed(stored(share(opened, shared, (subject,), "ctl2", NOW)), mine)
+    kept = followed(stored(share(opened, shared, [Subject.parse(subject)], "ctl2", NOW)), mine)
     assert (kept.drains["ctl1"]["nova"].phase is H) if node else (kept.services["nova"].mode is Mode.DOWN)
-    assert kept.exceptions[subject].met
+    assert kept.exceptions[subject].compared
     taken_up = stored(share(shared, shared, (subject,), "ctl2", NOW))
     assert followed(taken_up, mine).exceptions == {}
 
@@ -186,8 +200,8 @@ def test_an_exception_and_the_trail_survive_in_haproxys_map():
         trail=(Stamp(2, "ab"), Stamp(3, "cd")),
         members=("ctl1", "ctl2"),
         exceptions={
-            "keystone": Exceptional(revision=3, service=DOWN),
-            "ctl2/nova": Exceptional(revision=3, drain=drain()),
+            "keystone": Override(revision=3, service=DOWN),
+            "ctl2/nova": Override(revision=3, drain=drain()),
         },
     )
     assert intent_copy.intent_from(guard_map.entries(CONFIG, mine)) == mine
@@ -228,7 +242,7 @@ def test_an_exception_is_not_put_back_for_all():
     shared = shared_with({"nova": DOWN})
     mine = replace(
         followed(shared).with_service("nova", None).with_service("keystone", DOWN),
-        exceptions={"nova": Exceptional(revision=1, service=DOWN), "keystone": Exceptional(revision=1)},
+        exceptions={"nova": Override(revision=1, service=DOWN), "keystone": Override(revision=1)},
     )
     back, _ = mend(None, mine, NOW)
     assert set(back.services) == {"nova"}
@@ -275,20 +289,20 @@ def test_one_agent_moves_it_on():
     shared = shared_with(drains={"nova": drain(RG, asked_at="ctl2")})
     shared = shared.with_drain("ctl1", "nova", replace(shared.drains["ctl1"]["nova"], asked_at="ctl2"))
     view = members(ctl1={}, ctl2={}, ctl3={})
-    assert [n for n in view.members if cluster.steps_here(shared, view, n)] == ["ctl2"]
+    assert [n for n in view.members if returning.steps_here(shared, view, n)] == ["ctl2"]
     view = replace(view, alive=frozenset({"ctl1", "ctl3"}))
-    assert [n for n in ("ctl1", "ctl3") if cluster.steps_here(shared, view, n)] == ["ctl1"]
+    assert [n for n in ("ctl1", "ctl3") if returning.steps_here(shared, view, n)] == ["ctl1"]
 
 
 def test_nobody_lets_a_node_in_alone():
     shared = shared_with(drains={"nova": drain(RG)})
-    assert together(Intent(), shared) == {("ctl1", "nova")}
-    assert together(Intent(exceptions={"ctl1/nova": Exceptional(revision=5)}), shared) == frozenset()
+    assert together(Intent(), shared) == {Subject("ctl1", "nova")}
+    assert together(Intent(exceptions={"ctl1/nova": Override(revision=5)}), shared) == frozenset()
 
 
 def waits(view: View, named: list[str], asked: Stamp | None = None) -> tuple[list[str], list[str]]:
     mine = Intent(trail=view.intent.trail if view.intent else ())
-    return pending(view, "ctl1", mine, asked or Stamp(1, "1"), named)
+    return pending(view, "ctl1", mine, asked or Stamp(1, "1"), map(Subject.parse, named))
 
 
 def test_who_is_waited_for_and_who_is_away():
@@ -319,16 +333,16 @@ def test_what_a_backup_holds_confirms_nothing_until_it_is_mended():
     """Its reports agree with its intent, and both are from before the command."""
     old = members(ctl1={}, ctl2={})
     new = stored(share(old.intent.with_service("nova", DOWN), old.intent, ["nova"], "ctl1", NOW))
-    assert "put back" in pending(old, "ctl1", followed(new), new.followed, ["nova"])[0][0]
+    assert "put back" in pending(old, "ctl1", followed(new), new.followed, named_as(("nova",)))[0][0]
 
 
 def test_a_command_waits_until_its_own_haproxy_follows_what_the_others_confirm():
     """They may have merged it with another history, and do something else."""
     asked = shared_with()
-    merged = stored(stricter(asked, Shared(services={"nova": DOWN})))
+    merged = stored(stricter(asked, Intent(services={"nova": DOWN})))
     view = replace(members(ctl1={}, ctl2={"followed": merged.followed}), intent=merged)
-    assert pending(view, "ctl1", followed(asked), asked.followed, ["nova"])[0]
-    assert pending(view, "ctl1", followed(merged), asked.followed, ["nova"]) == ([], [])
+    assert pending(view, "ctl1", followed(asked), asked.followed, named_as(("nova",)))[0]
+    assert pending(view, "ctl1", followed(merged), asked.followed, named_as(("nova",))) == ([], [])
 
 
 def test_where_the_asked_revision_itself_was_lost_what_took_its_place_is_waited_for():
@@ -341,11 +355,11 @@ def test_where_the_asked_revision_itself_was_lost_what_took_its_place_is_waited_
 
 def test_a_member_whose_report_etcd_has_lost_is_away_and_not_forgotten():
     view = members(ctl1={})
-    view = replace(view, intent=cluster.joined(view.intent, ["ctl2"]))
+    view = replace(view, intent=joined(view.intent, ["ctl2"]))
     assert [line.split(":")[0] for line in waits(view, ["nova"])[1]] == ["ctl2 is away"]
     back, _ = mend(None, followed(view.intent), NOW)
     assert "ctl2" in back.members
-    assert "ctl2" not in cluster.without(view.intent, "ctl2").members
+    assert "ctl2" not in without(view.intent, "ctl2").members
 
 
 def test_what_differs_by_local_is_told():
@@ -358,8 +372,10 @@ def test_an_opening_made_alone_does_not_outlive_the_command_of_another_history()
     """Its revision is higher than that of the command, which it therefore seems to come after."""
     first = shared_with({"nova": DOWN})
     alone = followed(stored(stored(stored(first), "a"), "a")).with_service("nova", None)
-    alone = replace(alone, exceptions={"nova": Exceptional(revision=alone.followed.revision, service=DOWN, alone=True)})
-    theirs = stored(share(stored(first, "b"), stored(first, "b"), ("nova",), "ctl1", NOW), "b")
+    alone = replace(
+        alone, exceptions={"nova": Override(revision=alone.followed.revision, service=DOWN, store_was_away=True)}
+    )
+    theirs = stored(share(stored(first, "b"), stored(first, "b"), named_as(("nova",)), "ctl1", NOW), "b")
     assert theirs.touched["nova"] < alone.followed.revision
     assert followed(theirs, alone).services["nova"].mode is Mode.DOWN
 
@@ -367,9 +383,9 @@ def test_an_opening_made_alone_does_not_outlive_the_command_of_another_history()
 # ------------------------------------------------------------------------------------------- commands
 
 
-def ask(body: dict, intent: Intent | None = None, **elsewhere: object) -> changes.Decision:
-    change = changes.parse(__import__("json").dumps(body).encode())
-    return changes.decide(CONFIG, TOPOLOGY, SEEN, intent or Shared(), change, NOW, "root", Elsewhere(**elsewhere))
+def ask(body: dict, intent: Intent | None = None, **elsewhere: object) -> Decision:
+    change = parse_change(__import__("json").dumps(body).encode())
+    return decide(CONFIG, TOPOLOGY, SEEN, intent or Intent(), change, NOW, "root", Elsewhere(**elsewhere))
 
 
 def test_health_as_every_haproxy_sees_it_counts():
@@ -402,7 +418,7 @@ def test_a_mode_is_refused_where_one_haproxy_has_no_guard():
 def test_ready_ends_a_drain_that_one_haproxy_was_told_local():
     body = {"nodes": {"ctl1": {"state": "ready"}}}
     assert ask(body).returns == ()
-    assert ask(body, exceptions=("ctl1/nova", "ctl2/keystone", "nova")).returns == (("ctl1", "nova"),)
+    assert ask(body, exceptions=("ctl1/nova", "ctl2/keystone", "nova")).returns == (Subject("ctl1", "nova"),)
     assert (
         ask({"nodes": {"ctl1": {"state": "ready", "services": ["keystone"]}}}, exceptions=("ctl1/nova",)).returns == ()
     )
@@ -417,7 +433,7 @@ def test_a_drain_says_whose_clients_patching_would_cut():
 # ----------------------------------------------------------------------------- only a command opens
 
 SERVICES = ("nova", "keystone")
-STRICT = cluster.STRICT
+STRICT = overrides.STRICTNESS
 
 
 class Plane(RuleBasedStateMachine):
@@ -429,16 +445,16 @@ class Plane(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.store: Shared | None = None
+        self.store: Intent | None = None
         self.reports: dict[str, Member] = {}
         self.alive: set[str] = set()
-        self.copies: list[tuple[Shared | None, dict[str, Member]]] = [(None, {})]
+        self.copies: list[tuple[Intent | None, dict[str, Member]]] = [(None, {})]
         self.commands: dict[str, tuple[int, int, Mode, Stamp, tuple[str, ...]]] = {}  # the last about each service
         self.mine = [Intent() for _ in range(3)]
         self.number = 0
         self.asked: dict[str, list[tuple[int, Mode]]] = {name: [] for name in SERVICES}
 
-    def _put(self, shared: Shared) -> None:
+    def _put(self, shared: Intent) -> None:
         self.number += 1
         self.store = stored(shared, f"{self.number}-")
 
@@ -457,7 +473,7 @@ class Plane(RuleBasedStateMachine):
     def _mended(self, agent: int) -> bool:
         found = mend(self.store, self.mine[agent], NOW)
         if found:
-            self._put(cluster.joined(found[0], [f"ctl{agent}"]))
+            self._put(joined(found[0], [f"ctl{agent}"]))
         return found is not None
 
     @rule(agent=st.integers(0, 2))
@@ -465,13 +481,13 @@ class Plane(RuleBasedStateMachine):
         if self._mended(agent) or self.store is None:
             return
         if f"ctl{agent}" not in self.store.members:
-            self._put(cluster.joined(self.store, [f"ctl{agent}"]))
+            self._put(joined(self.store, [f"ctl{agent}"]))
         mine = follow(self.mine[agent], self.store, TOPOLOGY, SEEN, NOW)
         self._moved(agent, mine)
-        for name in [s for s in mine.exceptions if cluster.unshared(s, mine, self.store)]:
+        for name in [s for s in mine.exceptions if overrides.to_pass_on(Subject("", s), mine, self.store)]:
             after = self.store.with_service(name, mine.services[name])
             self._put(share(after, self.store, (), f"ctl{agent}", NOW))
-            self.mine[agent] = cluster.taken_up(self.mine[agent], name)
+            self.mine[agent] = overrides.passed_on(self.mine[agent], Subject("", name))
 
     @rule(agent=st.integers(0, 2))
     def report(self, agent: int) -> None:
@@ -489,19 +505,22 @@ class Plane(RuleBasedStateMachine):
         _, agent, mode, stamp, known = self.commands[name]
         modes = [m.services[name].mode if name in m.services else Mode.UP for m in self.mine]
         view = View(intent=self.store, members=self.reports, alive=frozenset(self.alive))
-        if modes[agent] is mode and pending(view, f"ctl{agent}", self.mine[agent], stamp, (name,)) == ([], []):
+        if modes[agent] is mode and pending(view, f"ctl{agent}", self.mine[agent], stamp, [Subject("", name)]) == (
+            [],
+            [],
+        ):
             assert all(modes[i] is mode for i in range(3) if f"ctl{i}" in known), (name, mode, modes)
 
     @rule(agent=st.integers(0, 2), name=st.sampled_from(SERVICES), mode=st.sampled_from(Mode))
     def command(self, agent: int, name: str, mode: Mode) -> None:
         self._mended(agent)
-        base = self.store or Shared()
-        self.mine[agent] = cluster.meet(self.mine[agent], (name,))
+        base = self.store or Intent()
+        self.mine[agent] = overrides.compare(self.mine[agent], [Subject("", name)])
         self.number += 1
         self.asked[name].append((self.number, mode))
         service = None if mode is Mode.UP else replace(DOWN, mode=mode, keys=(name,), reason=str(self.number))
         number = self.number
-        self._put(share(base.with_service(name, service), base, (name,), f"ctl{agent}", NOW))
+        self._put(share(base.with_service(name, service), base, [Subject("", name)], f"ctl{agent}", NOW))
         known = (*self.store.members, *self.mine[agent].members)
         self.commands[name] = (number, agent, mode, self.store.followed, known)
         self.look(agent)
@@ -510,12 +529,15 @@ class Plane(RuleBasedStateMachine):
     def local(self, agent: int, name: str, mode: Mode) -> None:
         self.number += 1
         self.asked[name].append((self.number, mode))
-        base = cluster.from_own(self.mine[agent], NOW)
+        base = from_own(self.mine[agent], NOW)
         service = None if mode is Mode.UP else replace(DOWN, mode=mode, keys=(name,), reason=str(self.number))
         followed = self.mine[agent].followed
         met = self.store is not None and followed == self.store.followed
-        exception = Exceptional(
-            revision=followed.revision if followed else 0, service=base.services.get(name), met=met, alone=not met
+        exception = Override(
+            revision=followed.revision if followed else 0,
+            service=base.services.get(name),
+            compared=met,
+            store_was_away=not met,
         )
         mine = self.mine[agent].with_service(name, service)
         self._moved(agent, replace(mine, exceptions=mine.exceptions | {name: exception}))

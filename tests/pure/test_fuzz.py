@@ -29,7 +29,7 @@ from lbagent.haproxy.instance import HAProxy
 from lbagent.haproxy_cfg import adopt, blocks, reading
 from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
 from lbagent.model.observed import BackendSeen, Observed
-from lbagent.rules.changes import Change
+from lbagent.rules.change import Change
 from lbagent.settings import config, load, shipped
 from lbagent.store.codec import Damaged, encode
 from lbagent.store.file import FileStore

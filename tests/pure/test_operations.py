@@ -9,8 +9,10 @@ from lbagent.errors import Exit
 from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed, Stream, Worker
 from lbagent.model.servers import Admin, Ref
-from lbagent.rules.changes import Decision
-from lbagent.rules.operations import GRACE, Operation, Situation, begin, judge
+from lbagent.model.subject import Subject
+from lbagent.rules.change import Decision
+from lbagent.rules.operations import GRACE, Operation, begin, judge
+from lbagent.rules.waiting import Situation
 from tests.lab.model_haproxy import NOW, haproxy, with_server
 
 CTL1 = Ref("nova", "ctl1")
@@ -35,8 +37,8 @@ def at(intent: Intent, observed: Observed | None = None, **changes: object) -> S
     return replace(situation, **changes)
 
 
-DRAIN = operation(command="drain", drains=(("ctl1", "nova"),))
-READY = operation(command="ready", returns=(("ctl1", "nova"),))
+DRAIN = operation(command="drain", drains=(Subject("ctl1", "nova"),))
+READY = operation(command="ready", returns=(Subject("ctl1", "nova"),))
 DOWN = operation(services=("nova",))
 
 
@@ -45,8 +47,8 @@ def test_an_operation_begins_with_what_was_decided() -> None:
         intent=CLOSED,
         command="change",
         services=("nova",),
-        drains=(("ctl1", "nova"), ("ctl1", "keystone")),
-        returns=(("ctl2", "nova"),),
+        drains=(Subject("ctl1", "nova"), Subject("ctl1", "keystone")),
+        returns=(Subject("ctl2", "nova"),),
         notes=("a note",),
         deadline=NOW + 60,
     )
@@ -134,7 +136,7 @@ def test_an_old_worker_without_the_guard_has_to_end() -> None:
     old = Worker(pid=99, sessions={}, current_map=None)
     late = replace(with_server(haproxy(), CTL1, mask=8), old_workers=(old,))
     for what, situation in ((DRAIN, at(drained(), late)), (DOWN, at(CLOSED, late, barriers={"nova": {}}))):
-        assert "old worker 99 carries no guard" in judge(what, situation).open[0]
+        assert "old worker 99 of HAProxy carries no guard" in judge(what, situation).open[0]
 
 
 def test_a_drain_that_ends_in_maint_waits_for_it() -> None:
@@ -146,8 +148,8 @@ def test_a_drain_that_ends_in_maint_waits_for_it() -> None:
     ("phase", "facts", "line"),
     [
         (Phase.RETURNING, {"mask": 8, "op": 0}, "nova: nova/ctl1: waiting for its health checks, now down"),
-        (Phase.RETURNING, {"mask": 8, "checked": False}, "nova: taking traffic again on ctl1"),
-        (Phase.RELEASED, {"mask": 8}, "nova: taking traffic again on ctl1"),
+        (Phase.RETURNING, {"mask": 8, "checked": False}, "nova: HAProxy is being told to use it again on ctl1"),
+        (Phase.RELEASED, {"mask": 8}, "nova: HAProxy is being told to use it again on ctl1"),
     ],
 )
 def test_ready_waits_for_health(phase: Phase, facts: dict[str, object], line: str) -> None:
@@ -156,7 +158,7 @@ def test_ready_waits_for_health(phase: Phase, facts: dict[str, object], line: st
 
 
 def test_ready_gives_up_when_the_node_did_not_get_well() -> None:
-    judged = judge(READY, at(drained(Phase.HELD), with_server(haproxy(), CTL1, mask=8, op=0)))
+    judged = judge(READY, at(drained(Phase.HELD, given_up=True), with_server(haproxy(), CTL1, mask=8, op=0)))
     assert (judged.state, judged.exit) == ("deadline", Exit.DEADLINE)
     assert judged.open == ("nova: nova/ctl1: stays drained, its health is down",)
 
@@ -169,7 +171,9 @@ def test_ready_that_a_drain_has_overtaken_is_no_matter_of_health() -> None:
 
 
 def test_ready_says_that_it_was_another_server() -> None:
-    judged = judge(READY, at(drained(Phase.HELD, foreign=Admin.MAINT), with_server(haproxy(), CTL1, mask=1)))
+    judged = judge(
+        READY, at(drained(Phase.HELD, foreign=Admin.MAINT, given_up=True), with_server(haproxy(), CTL1, mask=1))
+    )
     assert judged.open == ("nova: stays drained on ctl1: another server of the node did not get well",)
 
 

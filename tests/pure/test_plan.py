@@ -20,7 +20,7 @@ from lbagent.model.actions import (
 from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed, ServerSeen, Worker
 from lbagent.model.servers import Admin, Ref
-from lbagent.rules.plan import address, desired, plan, well
+from lbagent.rules.plan import address, desired, may_return, plan
 from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
 from tests.lab.model_haproxy import (
@@ -165,7 +165,7 @@ def test_when_a_server_is_well(
     seen: dict[str, object] | None, proved: bool, held: dict[str, object], expected: bool
 ) -> None:
     found = server(**seen) if seen is not None else None
-    assert well(found, recorded(**held)[0], {CTL1} if proved else set()) is expected
+    assert may_return(found, recorded(**held)[0], {CTL1} if proved else set()) is expected
 
 
 def test_a_server_that_haproxy_does_not_have_is_left_out() -> None:
@@ -248,8 +248,8 @@ def test_any_intent_comes_into_force_on_any_haproxy_within_one_tick(intent: Inte
     want = desired(CONFIG, loop.intent, topology(CONFIG, observed.backends), loop.observed)
     assert loop.observed.table in (None, want.table)
     assert loop.observed.files == want.files
-    for ref, (_, _, drain, _) in loop.intent.held().items():
-        if drain.phase is not Phase.RELEASED:
+    for ref, hold in loop.intent.held().items():
+        if hold.drain.phase is not Phase.RELEASED:
             assert not _seen(loop.observed, ref).ready
 
 
@@ -283,8 +283,8 @@ def test_a_server_that_is_not_in_the_intent_is_never_touched(intent: Intent, obs
 def test_maint_that_somebody_else_set_is_never_lifted(intent: Intent, observed: Observed) -> None:
     foreign = {
         ref
-        for ref, (_, _, _, held) in intent.held().items()
-        if held.foreign is Admin.MAINT and _seen(observed, ref).admin is Admin.MAINT
+        for ref, hold in intent.held().items()
+        if hold.server.foreign is Admin.MAINT and _seen(observed, ref).admin is Admin.MAINT
     }
     loop = Loop(CONFIG, intent, observed).settle()
     assert not {a.ref for a in loop.done if isinstance(a, SetAdmin | ProveHealth)} & foreign
@@ -303,8 +303,8 @@ def test_with_the_whole_intent_ended_haproxy_is_as_on_an_ordinary_day(intent: In
     assert loop.intent == Intent(revision=2)
     assert loop.observed.table in (None, (("=revision", "2"),))
     assert loop.observed.files[file_names.STATE] == "1\n"
-    for ref, (_, _, _, held) in ended.held().items():
-        if held.foreign is None:
+    for ref, hold in ended.held().items():
+        if hold.server.foreign is None:
             assert _seen(loop.observed, ref).admin is Admin.READY
 
 

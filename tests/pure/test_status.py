@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -12,7 +13,7 @@ from lbagent import __version__
 from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed, Stream, Worker
 from lbagent.model.servers import Admin, NodeState, Ref
-from lbagent.rules.status import guard_state, node_state, quiesced, status
+from lbagent.rules.status import Report, guard_state, node_state, quiesced
 from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
 from tests.lab.model_haproxy import NOW, backend, haproxy, server, with_server
@@ -24,9 +25,10 @@ DOWN = ServiceIntent(mode=Mode.DOWN, start=NOW, until=NOW + 1200, reason="upgrad
 
 def of(intent: Intent, observed: Observed | None = None, **more: Any) -> dict[str, Any]:
     observed = observed or haproxy()
-    given: dict[str, Any] = {"in_sync": True, "trouble": "", "now": NOW, **more}
-    barriers = given.pop("barriers", {})
-    return status("ctl1", topology(CONFIG, observed.backends), intent, observed, barriers, **given)
+    given: dict[str, Any] = {"in_sync": True, "trouble": "", "revision": intent.revision, "tick": 1.0, **more}
+    barriers, view, now = given.pop("barriers", {}), given.pop("view", None), given.pop("now", NOW)
+    report = Report("ctl1", topology(CONFIG, observed.backends), intent, observed, barriers, now, view)
+    return msgspec.to_builtins(report.make(**given))
 
 
 def service(found: dict[str, Any], name: str = "nova") -> dict[str, Any]:
@@ -63,6 +65,7 @@ def test_the_contract() -> None:
         "guard": "present",
         "clients": 0,
         "error": "",
+        "tick": 1.0,
     }
     nova = service(found)
     assert {k: nova[k] for k in ("mode", "start", "until", "reason", "by", "sessions", "quiesced")} == {
@@ -82,6 +85,7 @@ def test_the_contract() -> None:
         "health": "up",
         "sessions": 3,
         "foreign": False,
+        "used": False,
     }
     ctl1 = node(found)
     assert {k: ctl1[k] for k in ("state", "since", "deadline", "sessions", "reason", "by")} == {

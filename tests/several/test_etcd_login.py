@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lbagent.cluster.cluster import Member
+from lbagent.cluster.members import Member
 from lbagent.errors import StoreError
 from tests.lab.certificates import Authority
 from tests.lab.etcd import OneEtcd

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from lbagent.cluster.cluster import Member
+from lbagent.cluster.members import Member
 from lbagent.errors import Conflict, StoreError
-from lbagent.model.intent import Mode, ServiceIntent, Shared, Stamp
+from lbagent.model.intent import Intent, Mode, ServiceIntent, Stamp
 from lbagent.store.codec import Damaged, encode
 from tests.lab.etcd_store import CLOSED, read, wakes_with_a_swap
 from tests.lab.ports import free_port
@@ -39,9 +39,9 @@ async def test_what_somebody_else_changed_meanwhile_is_a_conflict_and_stays(etcd
     stored = await one.swap(0, CLOSED)
     for _ in range(2):
         with pytest.raises(Conflict, match="has changed since revision 0"):
-            await other.swap(0, Shared())
+            await other.swap(0, Intent())
     assert await read(other) == stored
-    assert (await other.swap(1, Shared())).revision == 2
+    assert (await other.swap(1, Intent())).revision == 2
 
 
 async def test_of_many_who_swap_at_once_one_wins(etcd, make_store):
@@ -49,7 +49,7 @@ async def test_of_many_who_swap_at_once_one_wins(etcd, make_store):
     for store in stores:
         await read(store)
     outcomes = await asyncio.gather(*(store.swap(0, CLOSED) for store in stores), return_exceptions=True)
-    assert sorted(type(o).__name__ for o in outcomes) == ["Conflict"] * 4 + ["Shared"]
+    assert sorted(type(o).__name__ for o in outcomes) == ["Conflict"] * 4 + ["Intent"]
 
 
 async def test_a_drain_is_stored_only_while_no_haproxy_finds_other_servers_sick(etcd, make_store):

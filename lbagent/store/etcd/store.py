@@ -28,9 +28,10 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from lbagent.cluster.cluster import TRAIL, Member, View
+from lbagent.cluster.members import Member, View
+from lbagent.cluster.revisions import TRAIL
 from lbagent.errors import Conflict, StoreError
-from lbagent.model.intent import Shared, Stamp
+from lbagent.model.intent import Intent, Stamp
 from lbagent.settings.etcd import EtcdConfig
 from lbagent.store.codec import Damaged, decode, encode
 from lbagent.store.etcd.failover import Failover
@@ -79,11 +80,11 @@ class EtcdStore:
         """Everything below the prefix at one moment; StoreError names etcd."""
         return await self._off_loop(self._look)
 
-    async def glance(self) -> list[Shared]:
+    async def glance(self) -> list[Intent]:
         """The intents that members of etcd hold, each by itself: committed, perhaps old. It never fails."""
         return await asyncio.to_thread(self._glance)
 
-    async def swap(self, expected: int, intent: Shared, healthy: bool = False) -> Shared:
+    async def swap(self, expected: int, intent: Intent, healthy: bool = False) -> Intent:
         """Store ``intent`` as ``expected + 1`` in place of the one of the last look; Conflict when it has changed.
 
         ``healthy``: also only if no HAProxy finds other servers sick than at the last look.
@@ -132,7 +133,7 @@ class EtcdStore:
             kind, _, node = key.partition("/")
             try:
                 if key == "intent":
-                    intent = decode(row.value, f"{self._prefix}/intent in etcd", Shared)
+                    intent = decode(row.value, f"{self._prefix}/intent in etcd")
                 elif kind == "agents":
                     members[node] = msgspec.json.decode(row.value, type=Member)
                 elif kind == "sick":
@@ -149,15 +150,15 @@ class EtcdStore:
         self._lease.seen(alive.get(self._node))
         return View(intent=intent, members=members, alive=frozenset(alive), sick=sick)
 
-    def _glance(self) -> list[Shared]:
+    def _glance(self) -> list[Intent]:
         held = self._failover.each("/kv/range", {"key": self._key("intent"), "serializable": True}, _Range)
         found = []
         for row in (row for answer in held for row in answer.kvs):
             with contextlib.suppress(Damaged):
-                found.append(decode(row.value, "", Shared))
+                found.append(decode(row.value, ""))
         return found
 
-    def _swap(self, new: Shared, healthy: bool) -> None:
+    def _swap(self, new: Intent, healthy: bool) -> None:
         compare = [self._unchanged("intent")]
         if healthy:
             compare.append(self._none_newer("sick/", max(self._mods.values(), default=0)))
@@ -180,7 +181,7 @@ class EtcdStore:
         # what another agent has built on it since.
         for row in (row for response in answer.responses for row in response.response_range.kvs):
             with contextlib.suppress(Damaged):
-                if new.trail[-1] in decode(row.value, "", Shared).trail:
+                if new.trail[-1] in decode(row.value, "").trail:
                     return
         raise Conflict(f"the shared intent has changed since revision {new.revision - 1}, or a server's health has")
 

@@ -1,4 +1,14 @@
-"""What becomes of an intent as time goes and HAProxy answers: the steps that need no operator. Pure."""
+"""The life of a drain once the command is given: the steps that need no operator. Pure.
+
+A drain is held, then returning, then released, then forgotten (:class:`lbagent.model.intent.Phase`). Commands move it
+from held to returning and back; this module does the rest, from what HAProxy shows:
+
+* a drain that was asked to end in maint goes there once no request is open;
+* a returning drain is released when every server of its node has passed its health check, so that a node comes back
+  as a whole; when its timeout passes first, the whole node stays drained;
+* a released drain is forgotten when HAProxy shows every server as it was before, and every worker has been read;
+* a service that is down stays closed when its guard vanishes: its servers go to maint until the guard is back.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +16,11 @@ from collections.abc import Set
 
 from msgspec.structs import replace
 
-from lbagent.model.intent import GUARD_GONE, Drain, Held, Intent, Mode, Phase
+from lbagent.model.intent import Drain, Held, Hold, HoldReason, Intent, Mode, Phase
 from lbagent.model.observed import Observed
 from lbagent.model.servers import FORCED_DRAIN, FORCED_MAINT, Admin, Ref
-from lbagent.rules.plan import well
+from lbagent.model.subject import Subject
+from lbagent.rules.plan import may_return
 
 
 def advance(
@@ -18,46 +29,51 @@ def advance(
     proved: Set[Ref],
     now: float,
     settled: bool,
-    together: Set[tuple[str, str]] = frozenset(),
+    together: Set[Subject] = frozenset(),
 ) -> Intent:
     """The intent after what is observed; the same object when nothing moved.
 
     ``settled``: at the last look every worker held what it should, and none was starting. Only then is a released
     drain forgotten: a worker that had read the older server-state file would keep its servers out for ever.
+    ``together``: drains that come back on every HAProxy at once; they are not released here.
     """
     if not observed.up:
         return intent
-    out = _guard_gone(intent, observed, now)
-    owner = out.held()
-    for node, drains in out.drains.items():
-        # Where two drains hold a server, only the one that holds on decides about it.
-        mine = {name: [h for h in drain.servers if owner[h.ref][:2] == (node, name)] for name, drain in drains.items()}
-        # A node comes back as a whole: one server that is not well keeps all of them out.
-        all_well = node_well(node, out, observed, proved)
-        for name, drain in drains.items():
-            if drain.phase is Phase.HELD:
+    out = _keep_closed_without_guard(intent, observed, now)
+    held = out.held()
+    for reason, subject, drain in list(out.every_drain()):
+        match drain.phase:
+            case Phase.HELD:
                 after: Drain | None = _held(drain, observed)
-            elif drain.phase is Phase.RETURNING:
-                after = drain if (node, name) in together else _returning(drain, all_well, now)
-            else:
-                gone = settled and all(_given_back(h, observed) for h in mine[name])
-                after = None if gone else drain
-            if after != drain:
-                out = out.with_drain(node, name, after)
+            case Phase.RETURNING if subject in together and reason is HoldReason.DRAIN:
+                after = drain
+            case Phase.RETURNING:
+                after = _returning(drain, _all_may_return(reason, subject, held, observed, proved), now)
+            case Phase.RELEASED:
+                mine = [h.server for h in held.values() if h.by == (reason, subject)]
+                after = None if settled and all(_given_back(server, observed) for server in mine) else drain
+        if after != drain:
+            out = out.with_changed(reason, subject, after)
     return out
 
 
 def node_well(node: str, intent: Intent, observed: Observed, proved: Set[Ref]) -> bool:
-    """Every server that is to come back on ``node`` may."""
-    owner = intent.held()
-    returning = [
-        held
-        for name, drain in intent.drains.get(node, {}).items()
-        if drain.phase is Phase.RETURNING
-        for held in drain.servers
-        if owner[held.ref][:2] == (node, name)
-    ]
-    return all(well(observed.server(held.ref), held, proved) for held in returning)
+    """Every server of ``node`` that is on its way back has passed its health check."""
+    return _all_may_return(HoldReason.DRAIN, Subject(node, ""), intent.held(), observed, proved)
+
+
+def _all_may_return(
+    reason: HoldReason, subject: Subject, held: dict[Ref, Hold], observed: Observed, proved: Set[Ref]
+) -> bool:
+    """A drained node comes back as a whole: one server that is not well keeps all of them out."""
+
+    def belongs(hold: Hold) -> bool:
+        if reason is HoldReason.DRAIN:
+            return hold.reason is reason and hold.subject.node == subject.node
+        return hold.by == (reason, subject)
+
+    returning = [h for h in held.values() if belongs(h) and h.drain.phase is Phase.RETURNING]
+    return all(may_return(observed.server(h.server.ref), h.server, proved) for h in returning)
 
 
 def _held(drain: Drain, observed: Observed) -> Drain:
@@ -74,23 +90,23 @@ def _returning(drain: Drain, all_well: bool, now: float) -> Drain:
     if all_well:
         return drain.step(Phase.RELEASED)
     late = drain.deadline is not None and now >= drain.deadline
-    return drain.step(Phase.HELD) if late else drain
+    return replace(drain.step(Phase.HELD), given_up=True) if late else drain
 
 
-def _guard_gone(intent: Intent, observed: Observed, now: float) -> Intent:
-    """A service that is down stays closed when its guard vanishes: its servers go to maint until the guard is back."""
+def _keep_closed_without_guard(intent: Intent, observed: Observed, now: float) -> Intent:
     out = intent
-    holding = intent.drains.get(GUARD_GONE, {})
-    for name in {*intent.services, *holding}:
+    for name in {*intent.services, *intent.guardless}:
         service = intent.services.get(name)
         closed = service is not None and service.effective(now) is Mode.DOWN
         backends = {key.rpartition("/")[2] for key in service.keys} if service and closed else set()
         bare = [b for b in sorted(backends) if b in observed.backends and observed.backends[b].guard is None]
-        drain = holding.get(name)
+        drain = intent.guardless.get(name)
         if bare:
-            out = out.with_drain(GUARD_GONE, name, _closed_by_maint(drain, bare, out, observed, now))
-        elif not bare and drain is not None and drain.phase is Phase.HELD:
-            out = out.with_drain(GUARD_GONE, name, drain.step(Phase.RETURNING))
+            drain = _closed_by_maint(drain, bare, out, observed, now)
+        elif drain is not None and drain.phase is Phase.HELD:
+            drain = drain.step(Phase.RETURNING)
+        if drain != out.guardless.get(name):
+            out = out.with_changed(HoldReason.GUARD, Subject("", name), drain)
     return out
 
 

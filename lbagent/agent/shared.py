@@ -1,4 +1,4 @@
-"""The agent's side of the shared store: what was seen there last, since when it has been alone, what it reported."""
+"""The agent's side of the shared store: what was read there, since when it cannot be reached, what was reported."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from lbagent.cluster.cluster import Member, View, descends, newer, skewed
+from lbagent.cluster.members import Member, View, skewed
+from lbagent.cluster.revisions import descends, is_newer
 from lbagent.errors import StoreError
-from lbagent.model.intent import Intent, Shared
+from lbagent.model.intent import Intent
 from lbagent.model.times import iso
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,8 @@ class SharedStore(Protocol):
     @property
     def rival(self) -> bool: ...
     async def look(self) -> View: ...
-    async def glance(self) -> list[Shared]: ...
-    async def swap(self, expected: int, intent: Shared, healthy: bool = False) -> Shared: ...
+    async def glance(self) -> list[Intent]: ...
+    async def swap(self, expected: int, intent: Intent, healthy: bool = False) -> Intent: ...
     async def report(self, member: Member, sick: tuple[str, ...]) -> None: ...
     async def renew(self) -> None: ...
     async def forget(self, node: str) -> None: ...
@@ -38,8 +39,11 @@ class SharedStore(Protocol):
     def close(self) -> None: ...
 
 
-class Sharing:
-    """``lock`` is held around a look and what follows from it, so that looks and swaps do not cross."""
+class SharedIntent:
+    """``lock`` is held around a read and what follows from it, so that reads and writes do not cross.
+
+    Whoever needs the lock of the own intent as well takes it second.
+    """
 
     def __init__(self, store: SharedStore, node: str, clock: Callable[[], float] = time.time) -> None:
         self._store, self._node, self._clock = store, node, clock
@@ -83,15 +87,15 @@ class Sharing:
 
     async def glance(self, mine: Intent) -> bool:
         """While alone: whether a member of etcd holds what has come of ``mine`` meanwhile, which then is in sight."""
-        held = [shared for shared in await self._store.glance() if descends(shared, mine) and newer(shared, mine)]
+        held = [shared for shared in await self._store.glance() if descends(shared, mine) and is_newer(shared, mine)]
         if not held or self.alone_since is None:
             return False
         best = max(held, key=lambda shared: shared.revision)
-        if self.view is None or self.view.intent is None or newer(best, self.view.intent):
+        if self.view is None or self.view.intent is None or is_newer(best, self.view.intent):
             self.view = replace(self.view or View(), intent=best)
         return True
 
-    async def swap(self, intent: Shared, healthy: bool = False) -> Shared:
+    async def swap(self, intent: Intent, healthy: bool = False) -> Intent:
         """Store ``intent`` in place of the one last seen; Conflict when there is another by now."""
         new = await self._store.swap(intent.revision, intent, healthy)
         self.view = replace(self.view or View(), intent=new)

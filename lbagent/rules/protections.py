@@ -1,0 +1,117 @@
+"""The rules that may refuse a command, one function each, with the sentences that they refuse it with. Pure."""
+
+from __future__ import annotations
+
+from lbagent.errors import LbagentError
+from lbagent.model.intent import Intent, Mode, Phase
+from lbagent.rules.request import Request
+from lbagent.topology.resolve import Service
+
+
+def refuse_what_cannot_close(request: Request, names: list[str]) -> list[str]:
+    """Every rule about closing the services ``names``; returns notes."""
+    services = [request.service(name) for name in names]
+    notes = _tcp_backend(request, services)
+    _guard_missing(request, [s for s in services if s.http or s.missing])
+    return notes
+
+
+def _tcp_backend(request: Request, services: list[Service]) -> list[str]:
+    mixed = [s for s in services if s.tcp]
+    if not mixed:
+        return []
+    named = "; ".join(f"{s.name} has {', '.join(s.tcp)}" for s in mixed)
+    if not request.change.force or any(not s.http for s in mixed):
+        raise LbagentError(
+            "tcp_backend",
+            f"mode tcp backends can only be drained, no request is seen there: {named}. "
+            "Drain its nodes instead" + ("" if request.change.force else ", or --force to close the http part alone"),
+        )
+    return [f"stays open, mode tcp: {named}"]
+
+
+def _guard_missing(request: Request, services: list[Service]) -> None:
+    observed = request.observed
+    if not observed.up:
+        return
+    bare = [
+        f"{s.name} ({', '.join(b for b in s.http if observed.backends[b].guard is None)})"
+        for s in services
+        if any(observed.backends[b].guard is None for b in s.http)
+    ]
+    bare += [f"{s.name} (no such backend: {', '.join(s.missing)})" for s in services if s.missing]
+    bare += [
+        f"{s.name} (on {', '.join(nodes)})"
+        for s in services
+        if (nodes := request.elsewhere.bare.get(s.name)) and request.change.services.get(s.name) is not None
+    ]
+    if bare:
+        raise LbagentError(
+            "guard_missing",
+            f"no guard in HAProxy's configuration for {'; '.join(bare)}: run `lbctl haproxy adopt --write` "
+            "on it and reload HAProxy",
+        )
+    absent = [
+        f"{s.name} ({place})"
+        for s in services
+        for place in s.config.frontends
+        if place.partition("@")[0] not in observed.frontends
+    ]
+    if absent:
+        raise LbagentError("guard_missing", f"HAProxy has no such frontend: {'; '.join(absent)}")
+
+
+def max_unavailable(request: Request, after: Intent) -> None:
+    """Refuse to drain more nodes together than the configuration allows."""
+    most = request.config.most_drained
+    out, was = set(_drained(after)), set(_drained(request.before))
+    if most is None or not out - was or len(out) <= most or request.change.force:
+        return
+    new, there = ", ".join(sorted(out - was)), ", ".join(sorted(was))
+    what = f"{new} would be drained beside {there}" if was else f"{new} would be drained together"
+    do = f"bring {there if len(was) == 1 else 'others'} back first (`lbctl ready`)" if was else "take fewer"
+    raise LbagentError("max_unavailable", f"{what}, and max_unavailable is {most}: {do}, or --force")
+
+
+def short_of_servers(request: Request, after: Intent) -> dict[str, list[str]]:
+    """Services that ``after`` would leave with fewer ready servers than they need: name → sentences."""
+    held = after.held()
+    out = {ref for ref, hold in request.before.held().items() if hold.drain.phase is not Phase.RELEASED}
+    newly = {ref for ref, hold in held.items() if hold.drain.phase is Phase.HELD} - out
+    touched = {ref.backend for ref in newly}
+    sick = request.elsewhere.sick
+    short: dict[str, list[str]] = {}
+    for name, service in sorted(request.topology.services.items()):
+        closed = after.services.get(name)
+        if closed is not None and closed.effective(request.now) is Mode.DOWN:
+            continue
+        for backend in service.backends:
+            if backend not in touched:
+                continue
+            ready = [s.ref for s in request.observed.backends[backend].servers.values() if s.ready]
+            left = [r for r in ready if r not in held and str(r) not in sick]
+            if len(left) < service.config.min_ready:
+                seen = "".join(
+                    f", {ref} is not ready as seen from {', '.join(sick[str(ref)])}"
+                    for ref in ready
+                    if str(ref) in sick
+                )
+                short.setdefault(name, []).append(
+                    f"{backend} would keep {len(left)} of {service.config.min_ready}{seen}"
+                )
+    return short
+
+
+def last_server(short: dict[str, list[str]]) -> LbagentError:
+    """The refusal of a command that leaves the services of :func:`short_of_servers`."""
+    named = "; ".join(f"{name}: {', '.join(why)} ready" for name, why in short.items())
+    return LbagentError(
+        "last_server",
+        f"this would take the last ready server of {', '.join(short)} ({named}). Bring another node back first, "
+        "or --last down to close these services with a 503, or --force",
+    )
+
+
+def _drained(intent: Intent) -> list[str]:
+    """Nodes with a drain that is not being given back."""
+    return [n for n, drains in intent.drains.items() if any(d.phase is not Phase.RELEASED for d in drains.values())]
