@@ -16,7 +16,7 @@ RUN_PACKAGES := python3 python3-venv
 # What demo and tests run for real: HAProxy, promtool (metrics), a browser, curl, a load for the benchmark, a Debian that
 # boots; three hosts in network namespaces with etcd and a virtual address.
 TEST_PACKAGES := haproxy prometheus curl wrk chromium chromium-driver systemd systemd-container mmdebstrap \
-  etcd-server etcd-client keepalived iproute2 faketime
+  etcd-server etcd-client keepalived iproute2 faketime man-db
 # Started by nobody when the packages above are installed for tests.
 QUIET_UNITS := haproxy.service prometheus.service etcd.service keepalived.service
 
@@ -32,7 +32,7 @@ missing=(); for package in $(1); do \
 endef
 APT_INSTALL := apt-get install -y --no-install-recommends
 
-.PHONY: help setup system demo test test-haproxy chaos lint bench scale install clean
+.PHONY: help setup system demo test test-haproxy chaos lint docs bench scale install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -78,6 +78,10 @@ lint: setup ## style, types, layers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: setup ## the reference from the program, then the manual into dist/manual; a link that leads nowhere fails
+	$(VENV)/bin/python docs/reference.py
+	$(VENV)/bin/mkdocs build
 
 bench: setup ## what the guard costs per request
 	$(VENV)/bin/python -m tests.measure.bench

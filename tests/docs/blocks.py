@@ -19,9 +19,10 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its language, its text without indentation, the line of the page where its text begins."""
+    """One fenced block: the section it stands in, its language, its text without indentation, the line it begins in."""
 
     page: str
+    section: str
     line: int
     language: str
     text: str
@@ -53,7 +54,8 @@ def blocks(page: str) -> list[Block]:
         indent, language, body = match.groups()
         lines = [line.removeprefix(indent) for line in body.splitlines()]
         number = text.count("\n", 0, match.start(3)) + 1
-        found.append(Block(page, number, language, "\n".join(lines) + "\n"))
+        above = re.findall(r"^## (.*)$", text[: match.start()], re.MULTILINE)
+        found.append(Block(page, above[-1] if above else "", number, language, "\n".join(lines) + "\n"))
     return found
 
 
