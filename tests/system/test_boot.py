@@ -130,9 +130,14 @@ class Machine:
         state = self.run("systemctl", "is-system-running").stdout.strip()
         return state if state in ("running", "degraded", "maintenance") else None
 
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """What a command is started through, to run in the system that has booted."""
+        return ("nsenter", f"--target={self._leader}", "--all", "--")
+
     def run(self, *command) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["nsenter", f"--target={self._leader}", "--all", "--", *map(str, command)],
+            [*self.inside, *map(str, command)],
             capture_output=True,
             text=True,
             check=False,

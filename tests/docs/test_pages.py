@@ -1,0 +1,65 @@
+"""What the pages have besides commands: configurations that are right, lines of HAProxy's that are the shipped ones."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from lbagent.guard import cfg_lines
+from lbagent.settings.load import parse
+from tests.docs import test_commands
+from tests.docs.blocks import DOCS, OURS, Block, blocks, commands, pages
+
+EVERY = [block for page in pages() for block in blocks(page)]
+LANGUAGES = {
+    "console": "run by test_commands",
+    "yaml": "read here",
+    "haproxy": "compared here",
+    "keepalived": "run by tests/several/test_vip.py",
+    "ini": "a systemd drop-in",
+    "text": "a picture, or names",
+}
+
+
+def named(block: Block) -> str:
+    return block.where
+
+
+def of(language: str) -> list[Block]:
+    return [block for block in EVERY if block.language == language]
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    assert [block.where for block in EVERY if block.language not in LANGUAGES] == []
+
+
+def test_every_page_with_commands_is_run() -> None:
+    run = {*test_commands.ONE_HAPROXY, *test_commands.DEPLOYERS, *test_commands.OTHERS}
+    assert {block.page for block in of("console")} == run
+
+
+def test_nothing_is_left_out_that_is_not_there() -> None:
+    there = {(block.page, command.typed) for block in of("console") for command in commands(block)}
+    assert set(test_commands.ELSEWHERE) <= there
+
+
+@pytest.mark.parametrize("block", of("yaml"), ids=named)
+def test_a_configuration_is_right(block: Block) -> None:
+    if block.text.startswith(OURS):
+        parse(block.text, hostname="ctl1")
+    else:
+        assert isinstance(yaml.safe_load(block.text), dict)
+
+
+@pytest.mark.parametrize("block", of("haproxy"), ids=named)
+def test_lines_for_the_global_section_are_the_shipped_ones(block: Block) -> None:
+    """The first line names the state folder."""
+    head, *lines = block.text.splitlines()
+    shipped = cfg_lines.global_lines(head.removeprefix("# "))
+    assert lines == [line for line in shipped if not line.strip().startswith("#")]
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    tree = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    written = [str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")]
+    assert [path for path in written if f": {path}" not in tree] == []
