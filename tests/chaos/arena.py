@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
-from tests.lab import one_haproxy as labs
 from tests.lab.one_haproxy import Lab
 from tests.lab.origins import Origin
 
@@ -43,7 +42,6 @@ class Arena(Ground):
         self._late: list[Command] = []  # ended, but what they cut may go on
         self._mounted = False
         self._agent_wanted = self._haproxy_wanted = False
-        labs._next_port = 10000 + os.getpid() * 40 % 10000  # several of us may start at the same moment
         self.lab = Lab(
             SERVICES,
             check="check inter 300 fall 5 rise 2",

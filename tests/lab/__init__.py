@@ -7,6 +7,7 @@ The truth about routing is what the origins logged. Nothing here judges; tests d
 ``ports``               ``free_port``: a port of a block that no other test process on this machine uses
 ``origins``             ``Origin``: an HTTP server that logs each request as an ``Entry``
 ``clients``             ``ask``: one request; ``Load``: many clients that ask until they are stopped
+``configuration``       the one writer of haproxy.cfg: ``Configuration`` of ``Frontend``, ``Backend``, ``Server``
 ``haproxy``             ``HAProxy``: a real one in master-worker mode; start, reload, kill, ask its sockets
 ``agent``               ``Agent``: a real lbagent, and lbctl against it
 ``one_haproxy``         ``Lab``: one HAProxy, three nodes ``ctl1`` to ``ctl3``, an agent. Fixtures ``lab``, ``make_lab``

@@ -11,9 +11,33 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.lab.haproxy import HAPROXY, HAProxy
+from tests.lab.ports import free_port
 from tests.lab.wait import eventually
 
 BIN = Path(sys.executable).parent
+
+
+def settings_for(
+    folder: Path, haproxy: HAProxy, node: str, more: dict[str, Any] | None = None, *, master: bool = True
+) -> dict[str, Any]:
+    """A configuration of an agent beside ``haproxy``, with all its files in ``folder``; ``more`` is laid over it."""
+    more = more or {}
+    return {
+        "node": node,
+        "control": {"socket": str(folder / "l.sock")},
+        "metrics": {"listen": f"127.0.0.1:{free_port()}"},
+        "store": {"path": str(folder / "intent.json")},
+        **more,
+        "haproxy": {
+            "socket": str(haproxy.socket),
+            "config": [str(haproxy.config)],
+            "state_dir": str(folder / "state"),
+            "check_command": [HAPROXY, "-c"],
+            **({"master_socket": str(haproxy.master_socket)} if master else {}),
+            **more.get("haproxy", {}),
+        },
+    }
 
 
 class Agent:
@@ -31,6 +55,15 @@ class Agent:
 
     def write(self) -> None:
         self.config.write_text(json.dumps(self.settings))  # JSON is YAML
+
+    def install(self, configuration: str, guard: bool = True) -> None:
+        """Put haproxy.cfg in its place in one step, guarded before: HAProxy may reload at any moment."""
+        place = Path(self.settings["haproxy"]["config"][0])
+        new = place.with_suffix(".new")
+        new.write_text(configuration)
+        if guard:
+            self.ok("haproxy", "adopt", str(new), "--write")
+        new.replace(place)
 
     @property
     def metrics_port(self) -> int:

@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.lab.agent import Agent
-from tests.lab.haproxy import HAPROXY, HAProxy
+from tests.lab.agent import Agent, settings_for
+from tests.lab.configuration import Backend, Configuration, Frontend, Server, head
+from tests.lab.haproxy import HAProxy
 from tests.lab.keystone import Keystones
 from tests.lab.openstack import PASSWORD
 from tests.lab.ports import free_port
@@ -25,47 +26,22 @@ class Cloud:
         self.port = {name: free_port() for name in ("keystone", *self.behind)}
         self.keystones = Keystones(self.folder, self.port["keystone"])
         self.haproxy = HAProxy(self.folder)
-        self.haproxy.config.write_text(self._text())
-        haproxy = {
-            "socket": str(self.haproxy.socket),
-            "master_socket": str(self.haproxy.master_socket),
-            "config": [str(self.haproxy.config)],
-            "state_dir": str(self.folder / "state"),
-            "check_command": [HAPROXY, "-c"],
-        }
-        self.agent = Agent(
-            self.folder,
-            {
-                "node": "ctl1",
-                "haproxy": haproxy,
-                "control": {"socket": str(self.folder / "l.sock")},
-                "metrics": {"listen": f"127.0.0.1:{free_port()}"},
-                "store": {"path": str(self.folder / "intent.json")},
-                **(settings or {}),
-            },
-        )
-        self.agent.ok("haproxy", "adopt", str(self.haproxy.config), "--write")
+        self.agent = Agent(self.folder, settings_for(self.folder, self.haproxy, "ctl1", settings))
+        self.agent.install(str(self._configuration()))
 
-    def _text(self) -> str:
-        text = f"""global
-  stats socket {self.haproxy.socket} mode 660 level admin
-  hard-stop-after 60s
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-  timeout queue 20s
-  option redispatch
-  retries 3
-"""
+    def _configuration(self) -> Configuration:
+        made = Configuration(head(self.haproxy.socket, connect="5s", wait="60s", queue="20s"))
         servers = {name: {"ctl1": port} for name, port in self.behind.items()} | {"keystone": self.keystones.port}
         for name, ports in servers.items():
-            text += f"frontend {name}_public\n  bind 127.0.0.1:{self.port[name]}\n  default_backend {name}\n"
-            text += f"backend {name}\n  balance roundrobin\n"
-            for node, port in ports.items():
-                text += f"  server {node} 127.0.0.1:{port} check inter 500 fall 3 rise 1\n"
-        return text
+            made.add(
+                Frontend(f"{name}_public", f"127.0.0.1:{self.port[name]}", name),
+                Backend(
+                    name,
+                    [Server(node, port, words="check inter 500 fall 3 rise 1") for node, port in ports.items()],
+                    ["balance roundrobin"],
+                ),
+            )
+        return made
 
     def start(self) -> Cloud:
         self.keystones.make()

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.lab.agent import Agent
-from tests.lab.haproxy import HAPROXY, HAProxy
+from tests.lab.agent import Agent, settings_for
+from tests.lab.configuration import CHECK, Backend, Configuration, Frontend, Server, head
+from tests.lab.haproxy import HAProxy
 from tests.lab.origins import Entry, Origin
 from tests.lab.ports import free_port
 from tests.lab.wait import eventually
@@ -19,7 +20,8 @@ from tests.lab.wait import eventually
 class Lab:
     """Nodes ctl1…, services with one backend each, HAProxy adopted and running, an agent beside it.
 
-    ``port[name]`` is a service's public frontend, ``internal[name]`` its internal one.
+    ``port[name]`` is a service's public frontend, ``internal[name]`` its internal one. ``configuration`` is what
+    haproxy.cfg was written from: change it and call :meth:`install`, as configuration management does.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class Lab:
         services: tuple[str, ...] = ("nova", "keystone"),
         nodes: int = 3,
         *,
-        check: str = "check inter 200 fall 2 rise 2",
+        check: str = CHECK,
         backend: dict[str, str] | None = None,
         extra: str = "",
         settings: dict[str, Any] | None = None,
@@ -43,52 +45,26 @@ class Lab:
         self.origins = {node: {name: Origin(f"{node}/{name}").start() for name in services} for node in self.nodes}
         self.haproxy = HAProxy(self.folder)
         self.state = self.folder / "state"
-        self.haproxy.config.write_text(self._text(services, check, backend or {}, extra, global_lines))
-        self.agent = Agent(
-            self.folder,
-            {
-                "node": "ctl1",
-                "haproxy": {
-                    "socket": str(self.haproxy.socket),
-                    "config": [str(self.haproxy.config)],
-                    "state_dir": str(self.state),
-                    "check_command": [HAPROXY, "-c"],
-                    **({"master_socket": str(self.haproxy.master_socket)} if master else {}),
-                },
-                "control": {"socket": str(self.folder / "l.sock")},
-                "metrics": {"listen": f"127.0.0.1:{free_port()}"},
-                "store": {"path": str(self.folder / "intent.json")},
-                **(settings or {}),
-            },
-        )
-        if guard:
-            self.agent.ok("haproxy", "adopt", str(self.haproxy.config), "--write")
-
-    def _text(self, services: tuple[str, ...], check: str, backend: dict[str, str], extra: str, more: str) -> str:
-        text = f"""global
-  stats socket {self.haproxy.socket} mode 660 level admin
-  hard-stop-after 60s
-{more}
-defaults
-  mode http
-  timeout connect 2s
-  timeout client 30s
-  timeout server 30s
-  timeout queue 10s
-  timeout check 3s
-  option redispatch
-  retries 3
-"""
+        lines = ("hard-stop-after 60s", *global_lines.splitlines())
+        self.configuration = Configuration(head(self.haproxy.socket, lines), extra=extra)
         for name in services:
-            text += f"frontend {name}_public\n  bind 127.0.0.1:{self.port[name]}\n  default_backend {name}\n"
-            text += f"frontend {name}_internal\n  bind 127.0.0.1:{self.internal[name]}\n  default_backend {name}\n"
-            text += f"backend {name}\n"
-            text += "  option httpchk GET /health\n" if "check" in check else ""
-            text += backend.get(name, "")
-            for node in self.nodes:
-                cookie = f" cookie {node}" if "cookie" in backend.get(name, "") else ""
-                text += f"  server {node} 127.0.0.1:{self.origins[node][name].port}{cookie} {check}\n"
-        return text + extra
+            self._serve(name, check, (backend or {}).get(name, ""))
+        self.agent = Agent(self.folder, settings_for(self.folder, self.haproxy, "ctl1", settings, master=master))
+        self.install(guard=guard)
+
+    def _serve(self, name: str, check: str, lines: str) -> None:
+        health = ["option httpchk GET /health"] if "check" in check else []
+        made = Backend(name, lines=[*health, *lines.splitlines()])
+        for node in self.nodes:
+            cookie = f"cookie {node} " if "cookie" in lines else ""
+            made.servers.append(Server(node, self.origins[node][name].port, words=f"{cookie}{check}"))
+        for scope, port in (("public", self.port[name]), ("internal", self.internal[name])):
+            self.configuration.add(Frontend(f"{name}_{scope}", f"127.0.0.1:{port}", name))
+        self.configuration.add(made)
+
+    def install(self, guard: bool = True) -> None:
+        """Write haproxy.cfg anew, guarded. HAProxy does not reload by this."""
+        self.agent.install(str(self.configuration), guard)
 
     def start(self) -> Lab:
         self.haproxy.start()

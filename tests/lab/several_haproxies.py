@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.lab.agent import Agent
+from tests.lab.agent import Agent, settings_for
 from tests.lab.clients import Answer, ask
+from tests.lab.configuration import CHECK, Backend, Configuration, Frontend, Server, head
 from tests.lab.etcd import EtcdMember
-from tests.lab.haproxy import HAPROXY, HAProxy
+from tests.lab.haproxy import HAProxy
 from tests.lab.keepalived import Keepalived
 from tests.lab.network import Network, sh
 from tests.lab.origins import Entry, Origin
@@ -38,9 +39,13 @@ class Host:
         self.track.parent.mkdir()
         inside = control.net.inside(name)
         self.haproxy = HAProxy(self.folder, inside)
-        self.haproxy.config.write_text(control.haproxy_text(self))
+        self.configuration = control.configuration(self)
         self.agent = Agent(self.folder, control.settings(self), inside)
-        self.agent.ok("haproxy", "adopt", str(self.haproxy.config), "--write")
+        self.install()
+
+    def install(self) -> None:
+        """Write haproxy.cfg anew, guarded. HAProxy does not reload by this."""
+        self.agent.install(str(self.configuration))
 
     def ask(self, service: str = "nova", method: str = "GET", path: str = "/v2", **more: Any) -> Answer:
         return ask(PORTS[service], method, path, host=self.address, **more)
@@ -67,7 +72,7 @@ class ControlPlane:
         self.names = [f"ctl{i + 1}" for i in range(hosts)]
         self.net = Network(self.names)
         self.bind, self.vip = bind, vip
-        self.more, self.check = settings or {}, check or "check inter 200 fall 2 rise 2"
+        self.more, self.check = settings or {}, check or CHECK
         self.origins = {
             node: {service: Origin(f"{node}/{service}", host=self.net.host).start() for service in PORTS}
             for node in self.names
@@ -79,47 +84,26 @@ class ControlPlane:
         for h in self.hosts if vip else ():
             self.keepalived[h.name] = Keepalived(h.folder, h.name, self.net, vip(self, h))
 
-    def haproxy_text(self, host: Host) -> str:
-        text = f"""global
-  stats socket {host.haproxy.socket} mode 660 level admin
-  hard-stop-after 30s
-defaults
-  mode http
-  timeout connect 2s
-  timeout client 30s
-  timeout server 30s
-  timeout queue 10s
-  timeout check 2s
-  option redispatch
-  retries 3
-"""
+    def configuration(self, host: Host) -> Configuration:
+        made = Configuration(head(host.haproxy.socket, ["hard-stop-after 30s"], check="2s"))
         for service, port in PORTS.items():
-            text += f"frontend {service}_public\n  bind :{port} {self.bind}\n  default_backend {service}\n"
-            text += f"backend {service}\n  option httpchk GET /health\n"
-            for node in self.names:
-                text += f"  server {node} {self.net.host}:{self.origins[node][service].port} {self.check}\n"
-        return text
+            servers = [Server(node, self.origins[node][service].port, self.net.host, self.check) for node in self.names]
+            made.add(
+                Frontend(f"{service}_public", f":{port} {self.bind}".strip(), service),
+                Backend(service, servers, ["option httpchk GET /health"]),
+            )
+        return made
 
     def settings(self, host: Host) -> dict[str, Any]:
-        return {
-            "node": host.name,
-            "haproxy": {
-                "socket": str(host.haproxy.socket),
-                "master_socket": str(host.haproxy.master_socket),
-                "config": [str(host.haproxy.config)],
-                "state_dir": str(host.folder / "state"),
-                "check_command": [HAPROXY, "-c"],
-                **({"vip_track_file": str(host.track)} if self.vip else {}),
-                **self.more.get("haproxy", {}),
-            },
-            "control": {"socket": str(host.folder / "l.sock")},
+        track = {"vip_track_file": str(host.track)} if self.vip else {}
+        etcd = {"endpoints": self.endpoints(host.name), "prefix": "/lbagent"}
+        more = {
             "metrics": {"listen": "127.0.0.1:9779"},
-            "store": {
-                "path": str(host.folder / "intent.json"),
-                "etcd": {"endpoints": self.endpoints(host.name), "prefix": "/lbagent"},
-            },
-            **{k: v for k, v in self.more.items() if k != "haproxy"},
+            "store": {"path": str(host.folder / "intent.json"), "etcd": etcd},
+            **self.more,
+            "haproxy": {**track, **self.more.get("haproxy", {})},
         }
+        return settings_for(host.folder, host.haproxy, host.name, more)
 
     def endpoints(self, first: str = "") -> list[str]:
         """Its own member first, as deployers do."""

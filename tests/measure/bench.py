@@ -30,8 +30,9 @@ from typing import Any
 from lbagent.guard import VERSION, cfg_lines, file_names, guard_map, state_files
 from lbagent.model.intent import Intent, Mode, ServiceIntent
 from lbagent.settings import load
-from tests.lab.agent import BIN, Agent
+from tests.lab.agent import BIN, Agent, settings_for
 from tests.lab.clients import ask
+from tests.lab.configuration import Backend, Configuration, Server, head, section
 from tests.lab.haproxy import HAPROXY, HAProxy
 from tests.lab.one_haproxy import Lab
 from tests.lab.ports import free_port
@@ -84,9 +85,7 @@ class Proxy:
         self.config.write_text(self._text())
 
     def _text(self) -> str:
-        text = (
-            f"global\n  nbthread 1\n  maxconn 1000\n  server-state-file {self.folder}/{file_names.STATE}\n" + DEFAULTS
-        )
+        text = head(None, (*BARE, f"server-state-file {self.folder}/{file_names.STATE}"))
         for variant, port in self.port.items():
             text += f"frontend {variant}\n  bind 127.0.0.1:{port}\n  default_backend {variant}\n"
             guarded = variant in (GUARDED, READ_ONLY)
@@ -104,19 +103,8 @@ class Proxy:
         return [line for line in text.splitlines() if not line.startswith("#")]
 
 
-DEFAULTS = """defaults
-  mode http
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-"""
-ORIGIN = """global
-  nbthread 1
-  maxconn 1000
-{defaults}frontend origin
-  bind 127.0.0.1:{port}
-  http-request return status 200 content-type application/json string "{{}}"
-"""
+BARE = ("nbthread 1", "maxconn 1000")
+ANSWER = 'http-request return status 200 content-type application/json string "{}"'
 
 
 @contextlib.contextmanager
@@ -266,7 +254,7 @@ def measure_guard(rounds: int, seconds: int, file: Path | None) -> dict[str, Any
     with tempfile.TemporaryDirectory(prefix="lbb-", dir="/tmp") as name:
         folder, port = Path(name), free_port()
         origin = folder / "origin.cfg"
-        origin.write_text(ORIGIN.format(defaults=DEFAULTS, port=port))
+        origin.write_text(head(None, BARE) + section("frontend origin", [f"bind 127.0.0.1:{port}", ANSWER]))
         with running(HAPROXY, "-db", "-f", str(origin), port=port, core=CORES[0]):
             assert ask(port).status == 200
             counted = measure_instructions(folder, port, file)
@@ -308,30 +296,13 @@ def many_services(count: int) -> Iterator[Agent]:
     folder = Path(tempfile.mkdtemp(prefix="lba-", dir="/tmp"))
     folder.chmod(0o755)
     haproxy = HAProxy(folder)
-    text = f"global\n  stats socket {haproxy.socket} mode 660 level admin\n  hard-stop-after 60s\n" + DEFAULTS
-    text += f"frontend public\n  bind 127.0.0.1:{free_port()}\n  use_backend %[path,field(2,/)]\n"
+    front = section("frontend public", [f"bind 127.0.0.1:{free_port()}", "use_backend %[path,field(2,/)]"])
+    configuration = Configuration(head(haproxy.socket) + front)
     for number in range(count):
-        text += f"backend s{number:03}\n"
-        text += "".join(f"  server ctl{node} 127.0.0.1:{node}\n" for node in (1, 2, 3))
-    haproxy.config.write_text(text)
-    agent = Agent(
-        folder,
-        {
-            "node": "ctl1",
-            "haproxy": {
-                "socket": str(haproxy.socket),
-                "master_socket": str(haproxy.master_socket),
-                "config": [str(haproxy.config)],
-                "state_dir": str(folder / "state"),
-                "check_command": [HAPROXY, "-c"],
-            },
-            "control": {"socket": str(folder / "l.sock")},
-            "metrics": {"listen": f"127.0.0.1:{free_port()}"},
-            "store": {"path": str(folder / "intent.json")},
-        },
-    )
+        configuration.add(Backend(f"s{number:03}", [Server(f"ctl{node}", node) for node in (1, 2, 3)]))
+    agent = Agent(folder, settings_for(folder, haproxy, "ctl1"))
     try:
-        agent.ok("haproxy", "adopt", str(haproxy.config), "--write")
+        agent.install(str(configuration))
         haproxy.start()
         agent.start()
         yield agent

@@ -35,7 +35,8 @@ from lbagent.agent.shared import AT_REST
 from lbagent.control.client import Client, NoAgent
 from lbagent.errors import Exit
 from lbagent.guard.file_names import MAP
-from tests.lab.agent import Agent
+from tests.lab.agent import Agent, settings_for
+from tests.lab.haproxy import HAProxy
 from tests.lab.ports import free_port
 from tests.lab.wait import eventually
 from tests.measure.bench import cpu_seconds
@@ -58,21 +59,13 @@ class Beside(Agent):
     def __init__(self, folder: Path, name: str, store: dict[str, Any], prefix: tuple[str, ...] = ()) -> None:
         (folder / name).mkdir()
         self.name = name
-        super().__init__(
-            folder / name,
-            {
-                "node": name,
-                "haproxy": {
-                    "socket": str(folder / f"{name}.sock"),
-                    "config": [str(folder / "none.cfg")],
-                    "state_dir": str(folder / name / "state"),
-                },
-                "control": {"socket": str(folder / name / "l.sock")},
-                "metrics": {"listen": "127.0.0.1:0"},  # any: nobody asks
-                "store": {"path": str(folder / name / "intent.json"), **store},
-            },
-            prefix,
-        )
+        more = {
+            "haproxy": {"socket": str(folder / f"{name}.sock"), "config": [str(folder / "none.cfg")]},
+            "metrics": {"listen": "127.0.0.1:0"},  # any: nobody asks
+            "store": {"path": str(folder / name / "intent.json"), **store},
+        }
+        stand_in = HAProxy(folder / name)  # for its settings: nobody starts it
+        super().__init__(folder / name, settings_for(folder / name, stand_in, name, more, master=False), prefix)
         self.client = Client(str(self.socket))
 
     def status(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def slow_reload(tmp_path):
 @pytest.mark.timeout(400)
 def test_a_change_during_a_slow_reload(make_lab, slow_reload):
     """Twenty trials: no wrong answer after the command has returned."""
-    settings = {"services": {"nova": {}, "keystone": {}}}
+    settings = {"discover": False, "services": {"nova": {}, "keystone": {}}}  # two thousand are spare
     lab = make_lab(extra=slow_reload, settings=settings)
     for trial in range(20):
         closing = trial % 2 == 0
@@ -108,7 +108,8 @@ def test_a_change_during_a_slow_reload(make_lab, slow_reload):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_drain_during_a_slow_reload(make_lab, slow_reload):
-    lab = make_lab(services=("nova",), extra=slow_reload, settings={"services": {"nova": {}}})
+    settings = {"discover": False, "services": {"nova": {}}, "nodes": {"ctl1": {}}}
+    lab = make_lab(services=("nova",), extra=slow_reload, settings=settings)
     for trial in range(10):
         reloading = threading.Thread(target=lab.haproxy.reload)
         with Load(lab.port["nova"], clients=3) as load:
