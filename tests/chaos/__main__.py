@@ -11,10 +11,10 @@ import time
 import traceback
 from pathlib import Path
 
-from .arena import Arena
-from .ground import Broken, Ground
-from .judge import Violation
-from .plane import Plane
+from tests.chaos.chaos import Broken, Chaos
+from tests.chaos.judge import Violation
+from tests.chaos.one_haproxy import OneHAProxy
+from tests.chaos.several import Several
 
 TIMELINE = 60  # events
 
@@ -29,20 +29,20 @@ def main() -> int:
     seed = random.randrange(10**6) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
     signal.signal(signal.SIGTERM, _stop)
-    with Arena(seed) if given.hosts == 1 else Plane(seed, given.hosts) as arena:
+    with OneHAProxy(seed) if given.hosts == 1 else Several(seed, given.hosts) as chaos:
         violations: list[Violation] = []
         try:
-            arena.run(given.seconds)
+            chaos.run(given.seconds)
         except Broken as broken:
             violations = broken.violations
         except Exception as error:
             traceback.print_exc()
             violations = [Violation(time.time(), f"the test itself failed: {error!r}")]
         if violations:
-            tell(arena, violations)
+            tell(chaos, violations)
             if given.keep:
-                arena.keep(given.keep)
-        print(json.dumps(summary(arena, len(violations)), sort_keys=False), flush=True)
+                chaos.keep(given.keep)
+        print(json.dumps(summary(chaos, len(violations)), sort_keys=False), flush=True)
     return 1 if violations else 0
 
 
@@ -52,18 +52,18 @@ def _stop(*_: object) -> None:
     sys.exit(143)
 
 
-def tell(arena: Ground, violations: list[Violation]) -> None:
-    print(f"\nVIOLATED, seed {arena.seed}\n\nThe last events:")
-    for at, text in arena.events[-TIMELINE:]:
-        print(f"{at - arena.began:9.3f}  {text}")
+def tell(chaos: Chaos, violations: list[Violation]) -> None:
+    print(f"\nVIOLATED, seed {chaos.seed}\n\nThe last events:")
+    for at, text in chaos.events[-TIMELINE:]:
+        print(f"{at - chaos.began:9.3f}  {text}")
     print("\nWhat was broken:")
     for violation in violations[:30]:
-        print(f"{violation.at - arena.began:9.3f}  {violation.text}")
+        print(f"{violation.at - chaos.began:9.3f}  {violation.text}")
         if violation.line is not None:
             print(f"           {violation.line}")
-    for log in arena.agent_logs():
+    for log in chaos.agent_logs():
         print(f"\nThe agent's log ({log.parent.name}) ends:\n{tail(log)}")
-    for log in arena.haproxy_logs():
+    for log in chaos.haproxy_logs():
         print(f"\nHAProxy's log ({log.parent.name}) ends:\n{tail(log, 15)}")
 
 
@@ -71,21 +71,21 @@ def tail(path: Path, lines: int = 40) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(none)"
 
 
-def summary(arena: Ground, violations: int) -> dict[str, object]:
+def summary(chaos: Chaos, violations: int) -> dict[str, object]:
     return {
-        "seconds": round(time.time() - arena.began, 1),
-        "operations": dict(arena.operations),
-        "exits": dict(arena.exits),
-        "faults": dict(arena.faults),
-        "requests": dict(arena.statuses),
-        "excused": arena.excused,
-        "at_origins": arena.checked,
-        "promises": dict(arena.promised),
-        "stale": arena.clients.stale if hasattr(arena, "clients") else 0,
-        "odd": arena.odd,
-        "alerts": dict(arena.alerts()),
+        "seconds": round(time.time() - chaos.began, 1),
+        "operations": dict(chaos.operations),
+        "exits": dict(chaos.exits),
+        "faults": dict(chaos.faults),
+        "requests": dict(chaos.statuses),
+        "excused": chaos.excused,
+        "at_origins": chaos.checked,
+        "promises": dict(chaos.promised),
+        "stale": chaos.clients.stale if hasattr(chaos, "clients") else 0,
+        "odd": chaos.odd,
+        "alerts": dict(chaos.alerts()),
         "violations": violations,
-        "seed": arena.seed,
+        "seed": chaos.seed,
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.ground import Broken
+from tests.chaos.chaos import Broken
 from tests.chaos.judge import (
     Answered,
     Cut,
@@ -21,10 +21,10 @@ from tests.chaos.judge import (
     client_violations,
     origin_violations,
 )
-from tests.chaos.ledger import Ledger
-from tests.chaos.plane import Plane, away
-from tests.chaos.plane_script import PlaneScript
+from tests.chaos.possible import Possible
 from tests.chaos.script import Script, Step
+from tests.chaos.script_several import ScriptSeveral
+from tests.chaos.several import Several, away
 
 ROOT = Path(__file__).parents[2]
 
@@ -193,53 +193,53 @@ def test_an_exit_code_7_names_who_is_away():
 NOVA, DRAIN = ("mode", "nova"), ("drain", "ctl1", "nova")
 
 
-def quiet(ledger: Ledger, **seen: str) -> dict:
+def quiet(possible: Possible, **seen: str) -> dict:
     """All open and ready, but for nova as ``seen`` at some hosts."""
-    plain = {(h, k): "up" if k[0] == "mode" else "ready" for h in HOSTS for k in ledger.keys}
+    plain = {(h, k): "up" if k[0] == "mode" else "ready" for h in HOSTS for k in possible.keys}
     return plain | {(host, NOVA): verb for host, verb in seen.items()}
 
 
 def test_the_ledger_finds_what_nobody_asked_for():
-    ledger = Ledger(HOSTS, ("nova",))
-    assert not ledger.wrong(quiet(ledger))
-    assert ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="down"))
-    ledger.accepted(NOVA, "down")
-    assert len(ledger.wrong(quiet(ledger))) == 3
-    assert not ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="down"))
-    assert len(ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="up"))) == 2  # and they differ
+    possible = Possible(HOSTS, ("nova",))
+    assert not possible.wrong(quiet(possible))
+    assert possible.wrong(quiet(possible, ctl1="down", ctl2="down", ctl3="down"))
+    possible.accepted(NOVA, "down")
+    assert len(possible.wrong(quiet(possible))) == 3
+    assert not possible.wrong(quiet(possible, ctl1="down", ctl2="down", ctl3="down"))
+    assert len(possible.wrong(quiet(possible, ctl1="down", ctl2="down", ctl3="up"))) == 2  # and they differ
 
 
 def test_the_ledger_allows_both_outcomes_of_a_command_in_doubt_but_one_everywhere():
-    ledger = Ledger(HOSTS, ("nova",))
-    added = ledger.doubtful(NOVA, "down")
-    assert not ledger.wrong(quiet(ledger))
-    assert not ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="down"))
-    assert ledger.wrong(quiet(ledger, ctl1="down"))
-    ledger.refused(added, "down")
-    assert ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="down"))
+    possible = Possible(HOSTS, ("nova",))
+    added = possible.doubtful(NOVA, "down")
+    assert not possible.wrong(quiet(possible))
+    assert not possible.wrong(quiet(possible, ctl1="down", ctl2="down", ctl3="down"))
+    assert possible.wrong(quiet(possible, ctl1="down"))
+    possible.refused(added, "down")
+    assert possible.wrong(quiet(possible, ctl1="down", ctl2="down", ctl3="down"))
 
 
 def test_the_ledger_lets_local_open_where_it_was_asked_only():
-    ledger = Ledger(HOSTS, ("nova",))
-    ledger.accepted(NOVA, "down")
-    ledger.here("ctl3", NOVA, "up")
-    assert not ledger.wrong(quiet(ledger, ctl1="down", ctl2="down", ctl3="up"))
-    assert ledger.wrong(quiet(ledger, ctl1="down", ctl2="up", ctl3="up"))
+    possible = Possible(HOSTS, ("nova",))
+    possible.accepted(NOVA, "down")
+    possible.here("ctl3", NOVA, "up")
+    assert not possible.wrong(quiet(possible, ctl1="down", ctl2="down", ctl3="up"))
+    assert possible.wrong(quiet(possible, ctl1="down", ctl2="up", ctl3="up"))
 
 
 def test_the_ledger_lets_only_restrictions_come_back():
-    ledger = Ledger(HOSTS, ("nova",))
-    ledger.accepted(NOVA, "read-only")
-    ledger.accepted(DRAIN, "drain")
-    assert ledger.comes_back({NOVA: {"up"}, DRAIN: {"ready"}}) == set()
-    assert ledger.comes_back({NOVA: {"down"}}) == {NOVA}
-    ledger.settled(quiet(ledger))
-    assert ledger.comes_back({DRAIN: {"drain"}}) == {DRAIN}
+    possible = Possible(HOSTS, ("nova",))
+    possible.accepted(NOVA, "read-only")
+    possible.accepted(DRAIN, "drain")
+    assert possible.comes_back({NOVA: {"up"}, DRAIN: {"ready"}}) == set()
+    assert possible.comes_back({NOVA: {"down"}}) == {NOVA}
+    possible.settled(quiet(possible))
+    assert possible.comes_back({DRAIN: {"drain"}}) == {DRAIN}
 
 
 def test_a_seed_replays_over_three_hosts():
     def first(seed: int) -> list[Step]:
-        return list(itertools.islice(PlaneScript(seed, ("nova", "keystone"), HOSTS), 600))
+        return list(itertools.islice(ScriptSeveral(seed, ("nova", "keystone"), HOSTS), 600))
 
     assert first(7) == first(7)
     assert first(7) != first(8)
@@ -286,11 +286,11 @@ def test_the_judge_finds_agents_with_a_defect(defect):
         "from lbagent.rules import operations",
     )
     code = "\n".join((*imports, defect, "daemon.main()"))
-    plane = Plane(1, 3)
-    for host in plane.control.hosts:
+    several = Several(1, 3)
+    for host in several.control.hosts:
         host.agent.program = (sys.executable, "-c", code)
-    with plane:
+    with several:
         with pytest.raises(Broken) as found:
-            plane.carry_out([*DEFECTS[defect], Step("settle", 8.0)])
+            several.carry_out([*DEFECTS[defect], Step("settle", 8.0)])
         print(f"found: {found.value}")
     assert "nova" in str(found.value)

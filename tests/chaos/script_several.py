@@ -6,14 +6,14 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from .script import Step
+from tests.chaos.script import Step
 
 AT_ONCE = 3  # faults that last, at most
 DEADLINES = (2, 4, 8)  # seconds
 SETTLE = (20, 40)  # seconds of the script between two moments of quiet
 
 
-class PlaneScript:
+class ScriptSeveral:
     def __init__(self, seed: int, services: tuple[str, ...], hosts: tuple[str, ...]) -> None:
         self._dice = random.Random(seed)
         self._services, self._hosts = services, hosts

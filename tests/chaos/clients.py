@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .judge import Answered
+from tests.chaos.judge import Answered
 
 SHORTEST, LONG, LONGEST = 5, 1500, 5000  # ms
 PAUSE, PAUSE_REFUSED = 0.02, 0.12  # seconds; the longer one keeps a closed service from being hammered

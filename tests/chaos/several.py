@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
+from tests.chaos.chaos import LAG, SLOWEST, Broken, Chaos, Command, Key, keys_of
+from tests.chaos.clients import Clients, Place
+from tests.chaos.judge import NEVER, Cut, Excuse, Promise, Violation
+from tests.chaos.possible import STRICT, Possible
+from tests.chaos.script import Step
+from tests.chaos.script_several import ScriptSeveral
 from tests.lab.origins import Origin
 from tests.lab.several_haproxies import PORTS, ControlPlane
-
-from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of
-from .judge import NEVER, Cut, Excuse, Promise, Violation
-from .ledger import STRICT, Ledger
-from .load import Clients, Place
-from .plane_script import PlaneScript
-from .script import Step
 
 CLIENTS = 4  # a service and HAProxy
 PATIENCE = 12.0  # seconds that a client waits
@@ -57,11 +56,11 @@ class Asked(Command):
     contested = False  # another one about the same is under way
     upset = False  # etcd lost something meanwhile
 
-    def __init__(self, step: Step, issued: float, ledger: Ledger) -> None:
+    def __init__(self, step: Step, issued: float, possible: Possible) -> None:
         super().__init__(step, issued, keys_of(step))
         self.host: str = step.detail["host"]
         self.local = bool(step.detail.get("local"))
-        self.before = {place: set(verbs) for place, verbs in ledger.may.items() if place[1] in self.keys}
+        self.before = {place: set(verbs) for place, verbs in possible.may.items() if place[1] in self.keys}
         self.added: set[tuple[str, Key]] = set()
 
     def surely(self, verb: str) -> bool:
@@ -69,14 +68,14 @@ class Asked(Command):
         return all(verbs == {verb} for verbs in self.before.values())
 
 
-class Plane(Ground):
+class Several(Chaos):
     def __init__(self, seed: int, hosts: int) -> None:
         super().__init__(seed)
         self.services = tuple(PORTS)
         self.control = ControlPlane(hosts, check="check inter 300 fall 3 rise 2")
         self.hosts = tuple(self.control.names)
         self.record.vias = frozenset(self.hosts)
-        self.ledger = Ledger(self.hosts, self.services)
+        self.possible = Possible(self.hosts, self.services)
         self._running: list[Asked] = []
         self._recent: list[tuple[float, dict[Key, set[str]]]] = []  # when a command ended, what was before it
         self._behind: dict[str, dict[Key, set[str]]] = {}  # what a host that was away may still hold to be asked for
@@ -130,7 +129,7 @@ class Plane(Ground):
 
     def run(self, seconds: float) -> None:
         until = time.time() + seconds
-        script = PlaneScript(self.seed, self.services, self.hosts)
+        script = ScriptSeveral(self.seed, self.services, self.hosts)
         self.carry_out(itertools.takewhile(lambda _: time.time() < until, script))
         self.event("· the end: everything heals")
         self._do_settle()
@@ -162,7 +161,7 @@ class Plane(Ground):
             self.operations["(left out: one about the same is under way)"] += 1
             return  # what it waits for may be the end of a fault
         with self._lock:
-            command = Asked(step, time.time(), self.ledger)
+            command = Asked(step, time.time(), self.possible)
             for other in [c for c in self._running if c.keys & keys]:
                 other.contested = command.contested = True
             self._running.append(command)
@@ -183,11 +182,11 @@ class Plane(Ground):
             self.record.end(ENDS[command.verb], service, node, command.issued, at)
             if command.local:
                 self._loose = True
-                self.ledger.here(command.host, key, command.verb)
+                self.possible.here(command.host, key, command.verb)
                 if STRICT[command.verb]:  # everybody's, as soon as etcd is back
                     self.record.end(ENDS[command.verb], service, node, command.issued)
             else:
-                command.added |= self.ledger.doubtful(key, command.verb)
+                command.added |= self.possible.doubtful(key, command.verb)
         self._note_empty()
 
     def _wait_for(self, command: Asked) -> None:
@@ -216,12 +215,12 @@ class Plane(Ground):
         if command.contested or (command.local and code not in (0, 4, 7)):
             return
         if code == 3 and not command.upset and not self._around((f"agent {command.host}",), command.issued - 1, now):
-            self.ledger.refused(command.added, command.verb)
+            self.possible.refused(command.added, command.verb)
         taken = code in (0, 7) or (code == 4 and command.verb != "ready")
         taken &= not (command.verb == "ready" and (code == 7 or "--detach" in command.words))
         if taken and not command.local and not command.upset:
             for key in command.keys:
-                self.ledger.accepted(key, command.verb)
+                self.possible.accepted(key, command.verb)
         if code in (0, 7) and "--detach" not in command.words:
             at = {command.host} if command.local else set(self.hosts)
             self._promise(command, frozenset(at - (away(text, command.host) if code == 7 else set())), now)
@@ -289,7 +288,7 @@ class Plane(Ground):
         with self._lock:
             sick = {node for node in self._sick_since if self._sick.get(node, NEVER) > now}
             for service in self.services:
-                out = self.ledger.possibly_drained(service) - sick
+                out = self.possible.possibly_drained(service) - sick
                 drained = len(out) if self._loose else min(1, len(out))
                 empty = len(sick) + drained >= len(self.hosts)
                 if empty and service not in self._empty:
@@ -368,7 +367,7 @@ class Plane(Ground):
         self.faults[kind] += 1
         del self.faults[f"{kind} {host}"]
         if kind != "haproxy":
-            self._behind.setdefault(host, self.ledger.known_to(host))
+            self._behind.setdefault(host, self.possible.known_to(host))
 
     def _is_back(self, host: str) -> None:
         if self._upset and host in self._behind:
@@ -484,7 +483,7 @@ class Plane(Ground):
                 known.setdefault(key, set()).update(verbs)
             states.append(known)
         for one in states:
-            for key in self.ledger.comes_back(one):
+            for key in self.possible.comes_back(one):
                 if key[0] == "mode":
                     self.record.end(("open", "restricted"), key[-1], "", now)
         self._note_empty()
@@ -553,7 +552,7 @@ class Plane(Ground):
                     mask = int(host.haproxy.server(f"{service}/{node}")["srv_admin_state"])
                     seen[host.name, ("drain", node, service)] = "drain" if mask & 9 else "ready"
         with self._lock:
-            wrong = self.ledger.wrong(seen)
+            wrong = self.possible.wrong(seen)
             out = {
                 h: [n for n in self.hosts if any(seen[h, ("drain", n, s)] == "drain" for s in self.services)]
                 for h in self.hosts
@@ -562,7 +561,7 @@ class Plane(Ground):
                 wrong += [f"{host} has {' and '.join(nodes)} drained" for host, nodes in out.items() if len(nodes) > 1]
             if wrong:
                 raise Broken([Violation(time.time(), f"all is quiet, but {text}") for text in wrong])
-            self.ledger.settled(seen)
+            self.possible.settled(seen)
             self._recent, self._behind, self._upset = [], {}, False
             self._loose = any(len(nodes) > 1 for nodes in out.values())
             now = time.time()
@@ -573,7 +572,7 @@ class Plane(Ground):
     def _promise_quiet(self, host: str, key: Key, verb: str, now: float) -> None:
         """What is so while all is quiet stays so without a command."""
         node, service = (key[1] if key[0] == "drain" else ""), key[-1]
-        for what in PROMISES[verb] if key not in self.ledger.apart else ():
+        for what in PROMISES[verb] if key not in self.possible.apart else ():
             standing = [
                 p for p in self.record.promises if (p.what, p.service, p.node, p.end) == (what, service, node, NEVER)
             ]

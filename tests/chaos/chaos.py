@@ -1,4 +1,4 @@
-"""What every arena does: let time pass, carry out a script's steps, judge what has become known."""
+"""What every run of chaos does: let time pass, carry out a script's steps, judge what has become known."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tests.chaos.clients import Clients, via_of
+from tests.chaos.judge import (
+    NEVER,
+    Answered,
+    Cut,
+    Excuse,
+    Record,
+    Seen,
+    Violation,
+    client_violations,
+    origin_violations,
+)
+from tests.chaos.script import Step
 from tests.lab.origins import Entry, Origin
-
-from .judge import NEVER, Answered, Cut, Excuse, Record, Seen, Violation, client_violations, origin_violations
-from .load import Clients, via_of
-from .script import Step
 
 LAG = 1.5  # seconds after which everything about a moment is known here
 SLOWEST = 45.0  # seconds for a command beyond its own deadline
@@ -63,7 +72,7 @@ def keys_of(step: Step) -> frozenset[Key]:
     return frozenset(("drain", detail["node"], s) if "node" in detail else ("mode", s) for s in detail["services"])
 
 
-class Ground(ABC):
+class Chaos(ABC):
     clients: Clients
 
     def __init__(self, seed: int) -> None:
@@ -88,7 +97,7 @@ class Ground(ABC):
         self._answers = 0
         self._ended = threading.Event()
 
-    # ------------------------------------------------------------------------------------ what each arena has
+    # ------------------------------------------------------------------------------------ what each kind has
 
     @property
     @abstractmethod

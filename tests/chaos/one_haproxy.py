@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lbagent.control.client import Client, NoAgent, NotPermitted, Refused
+from tests.chaos.chaos import LAG, SLOWEST, Broken, Chaos, Command, Key, keys_of
+from tests.chaos.clients import Clients, Place
+from tests.chaos.judge import NEVER, Cut, Excuse, Promise, Violation
+from tests.chaos.script import Script, Step
 from tests.lab.one_haproxy import Lab
 from tests.lab.origins import Origin
-
-from .ground import LAG, SLOWEST, Broken, Command, Ground, Key, keys_of
-from .judge import NEVER, Cut, Excuse, Promise, Violation
-from .load import Clients, Place
-from .script import Script, Step
 
 SERVICES = ("nova", "keystone", "glance")
 STICKY = "keystone"
@@ -32,7 +31,7 @@ AFTER_KILL, AFTER_STOP, AFTER_CUT = 2.0, 3.0, 1.5  # seconds for which clients s
 LATE_ACCEPT = 15.0  # seconds after exit 5 within which the agent may have taken the command all the same
 
 
-class Arena(Ground):
+class OneHAProxy(Chaos):
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         self._running: list[Command] = []

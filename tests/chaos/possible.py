@@ -12,7 +12,7 @@ Key = tuple[str, ...]  # ("mode", service) or ("drain", node, service)
 STRICT = {"up": 0, "read-only": 1, "down": 2, "ready": 0, "drain": 1}
 
 
-class Ledger:
+class Possible:
     def __init__(self, hosts: Iterable[str], services: Iterable[str]) -> None:
         self.hosts, self.services = tuple(hosts), tuple(services)
         self.keys: list[Key] = [("mode", service) for service in self.services]
