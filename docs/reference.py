@@ -6,6 +6,7 @@ again what stands there. ``--check`` writes nothing and ends with 1 where a file
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from lbagent import daemon
 from lbagent.cli import lbctl
 from lbagent.control.openapi import document
 from lbagent.errors import CODES, Exit
+from lbagent.metrics import MEASURES, Metrics
+from lbagent.model import status
 from lbagent.settings.reference import described
 
 DOCS = Path(__file__).parent
@@ -123,6 +126,69 @@ def http_page() -> str:
     return "".join(out)
 
 
+FIELD = re.compile(r"^    (?P<name>\w+): (?P<type>[^#=]+?)(?: = [^#]+?)?(?:  # (?P<meaning>.*))?$", re.MULTILINE)
+"""A field of a data class in lbagent/model/status.py; what it means stands behind it."""
+
+
+def status_page() -> str:
+    out = [
+        HEAD,
+        "# Status\n\n`lbctl status --json` and `GET /v1/status` answer with one JSON object. Times are seconds\n",
+    ]
+    out.append("since 1970. Sessions are requests that are open, in every worker and at every HAProxy.\n")
+    titles = {
+        status.Status: "The whole",
+        status.HAProxyStatus: "haproxy",
+        status.ServiceStatus: "Each of services",
+        status.WindowStatus: "Each of windows",
+        status.ServerStatus: "Each of servers",
+        status.NodeStatus: "Each of nodes",
+        status.AgentStatus: "Each of agents",
+        status.StoreStatus: "store",
+    }
+    for kind, title in titles.items():
+        out.append(f"\n## {title}\n\n")
+        fields = FIELD.finditer(inspect.getsource(kind))
+        out.append(
+            table(("field", "type", "meaning"), [(code(f["name"]), json_type(f["type"]), f["meaning"]) for f in fields])
+        )
+    return "".join(out)
+
+
+def json_type(annotation: str) -> str:
+    """A type of Python as JSON has it."""
+    names = {"str": "string", "int": "number", "float": "number", "bool": "true or false", "None": "null"}
+    parts = []
+    for part in annotation.split(" | "):
+        several = part.startswith("list[")
+        word = part.removeprefix("list[").rstrip("]")
+        word = names.get(word, "object")
+        parts.append(f"list of {word}s" if several else word)
+    return " or ".join(parts)
+
+
+def metrics_page() -> str:
+    out = [
+        HEAD,
+        "# Metrics\n\nPrometheus scrapes them at `http://127.0.0.1:9779/metrics`, or where `metrics.listen` says.\n",
+    ]
+    out.append("A scrape never talks to HAProxy. States are one series for each state, with 0 or 1.\n\n")
+    rows = [(m.name + ("_total" if m.kind == "counter" else ""), m.kind, m.labels, m.text) for m in MEASURES]
+    example = Metrics()
+    example.command("drain", "accepted")
+    for family in example.registry.collect():
+        labels = tuple(family.samples[0].labels.keys() - {"le"})
+        name = family.name.removeprefix("lbagent_") + ("_total" if family.type == "counter" else "")
+        rows.append((name, family.type, tuple(sorted(labels)), family.documentation))
+    out.append(
+        table(
+            ("metric", "kind", "labels", "meaning"),
+            [(code(f"lbagent_{name}"), kind, ", ".join(map(code, labels)), text) for name, kind, labels, text in rows],
+        )
+    )
+    return "".join(out)
+
+
 # -------------------------------------------------------------------------------------------- man pages
 
 
@@ -177,6 +243,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/configuration.md": configuration_page,
     "reference/codes.md": codes_page,
     "reference/http.md": http_page,
+    "reference/status.md": status_page,
+    "reference/metrics.md": metrics_page,
     "man/lbctl.1": lbctl_man,
     "man/lbagent.8": lbagent_man,
 }

@@ -77,92 +77,135 @@ def _servers(status: Status) -> list[tuple[tuple[str, str, str], ServerStatus]]:
 SERVER = ("backend", "server", "node")
 
 MEASURES: tuple[Measure, ...] = (
-    Measure("build_info", "What runs", ("version",), lambda *_: [((__version__,), 1.0)]),
-    Measure("haproxy_up", "HAProxy answers on its runtime socket", (), _one(lambda s, _: s.haproxy.up)),
-    Measure("haproxy_in_sync", "HAProxy and its files hold the intent", (), _one(lambda s, _: s.haproxy.in_sync)),
+    Measure("build_info", "1, with the version of lbagent that runs", ("version",), lambda *_: [((__version__,), 1.0)]),
+    Measure("haproxy_up", "1 while HAProxy answers on its runtime socket", (), _one(lambda s, _: s.haproxy.up)),
+    Measure(
+        "haproxy_in_sync",
+        "1 while HAProxy and its files hold what operators asked for",
+        (),
+        _one(lambda s, _: s.haproxy.in_sync),
+    ),
     Measure(
         "haproxy_guard",
-        "Whether HAProxy's configuration carries the guard",
+        "Whether HAProxy's configuration has the guard",
         ("state",),
         lambda status, _: [((g,), float(status.haproxy.guard == g)) for g in ("present", "missing", "old")],
     ),
     Measure(
         "haproxy_old_workers",
-        "Workers left over by a reload; absent without a master socket",
+        "Workers that a reload left behind; absent without a master socket",
         (),
         _one(lambda s, _: s.haproxy.old_workers),
     ),
-    Measure("haproxy_reloads", "New workers seen", (), _one(lambda _, c: c.reloads), "counter"),
-    Measure("reconcile_errors", "Ticks or actions that failed", (), _one(lambda _, c: c.errors), "counter"),
+    Measure(
+        "haproxy_reloads",
+        "Reloads of HAProxy, by the new workers that were seen",
+        (),
+        _one(lambda _, c: c.reloads),
+        "counter",
+    ),
+    Measure(
+        "reconcile_errors",
+        "Comparisons of HAProxy with the intent, or repairs, that failed",
+        (),
+        _one(lambda _, c: c.errors),
+        "counter",
+    ),
     Measure(
         "drift_repaired",
-        "Actions that put right what somebody else had changed",
+        "Repairs of what somebody else had changed in HAProxy",
         (),
         _one(lambda _, c: c.repaired),
         "counter",
     ),
-    Measure("haproxy_clients", "Connections of clients, in every worker", (), _one(lambda s, _: s.haproxy.clients)),
     Measure(
-        "tick_seconds", "Seconds between two looks: how old the view may be", (), _one(lambda s, _: s.haproxy.tick)
+        "haproxy_clients",
+        "Connections of clients to HAProxy, in every worker",
+        (),
+        _one(lambda s, _: s.haproxy.clients),
     ),
-    Measure("store_up", "etcd answers", (), _one(lambda s, _: s.store.etcd if s.store else None)),
-    Measure("agent_alive", "Its lease is renewed", ("agent",), _agents(lambda a: a.alive)),
-    Measure("agent_in_sync", "Its HAProxy holds its newest intent", ("agent",), _agents(lambda a: a.in_sync)),
+    Measure(
+        "tick_seconds",
+        "Seconds between two looks at HAProxy: how old the other metrics may be",
+        (),
+        _one(lambda s, _: s.haproxy.tick),
+    ),
+    Measure(
+        "store_up",
+        "1 while etcd answers; absent without etcd",
+        (),
+        _one(lambda s, _: s.store.etcd if s.store else None),
+    ),
+    Measure("agent_alive", "1 while the agent reports to etcd", ("agent",), _agents(lambda a: a.alive)),
+    Measure(
+        "agent_in_sync",
+        "1 while the HAProxy of the agent holds the newest intent that the agent has",
+        ("agent",),
+        _agents(lambda a: a.in_sync),
+    ),
     Measure(
         "agent_revision",
-        "Newest revision of the intent that is in force there",
+        "Number of the newest intent that is in force at the HAProxy of the agent",
         ("agent",),
         _agents(lambda a: a.revision),
     ),
     Measure(
         "service_mode",
-        "The mode in force",
+        "The mode of the service that is in force",
         ("service", "mode"),
         lambda status, _: [((s.name, mode), float(s.mode == mode)) for s in status.services for mode in Mode],
     ),
     Measure(
         "service_window_start_timestamp_seconds",
-        "When the mode starts or started",
+        "When the mode of the service starts or started, in seconds since 1970",
         ("service",),
         _services(lambda s: s.start),
     ),
     Measure(
         "service_window_end_timestamp_seconds",
-        "When the mode is expected to end",
+        "When the mode of the service is expected to end, in seconds since 1970",
         ("service",),
         _services(lambda s: s.until),
     ),
-    Measure("service_sessions", "Requests its servers work on", ("service",), _services(lambda s: s.sessions)),
+    Measure(
+        "service_sessions",
+        "Requests that are open on the servers of the service",
+        ("service",),
+        _services(lambda s: s.sessions),
+    ),
     Measure(
         "service_quiesced",
-        "No request that the mode would refuse is left",
+        "1 while the service is closed and no older request is left that the mode would refuse",
         ("service",),
         _services(lambda s: s.quiesced),
     ),
     Measure(
         "node_state",
-        "What a node's servers do",
+        "The state of the node",
         ("node", "state"),
         lambda status, _: [((n.name, state), float(n.state == state)) for n in status.nodes for state in NodeState],
     ),
     Measure(
-        "node_drain_started_timestamp_seconds", "When its drain was asked for", ("node",), _nodes(lambda n: n.since)
+        "node_drain_started_timestamp_seconds",
+        "When the drain was asked for, in seconds since 1970",
+        ("node",),
+        _nodes(lambda n: n.since),
     ),
     Measure(
         "node_drain_deadline_timestamp_seconds",
-        "When its drain gives up waiting",
+        "When the command stops waiting for the drain, in seconds since 1970",
         ("node",),
         _nodes(lambda n: n.deadline),
     ),
     Measure(
         "server_sessions",
-        "Requests a server works on or has queued, in every worker",
+        "Requests that the server works on or has queued, in every worker",
         SERVER,
         lambda status, _: [(key, float(s.sessions)) for key, s in _servers(status)],
     ),
     Measure(
         "server_admin_state",
-        "A server's administrative state",
+        "The admin state of the server",
         (*SERVER, "state"),
         lambda status, _: [((*key, a), float(s.admin == a)) for key, s in _servers(status) for a in Admin],
     ),
@@ -176,10 +219,15 @@ class Metrics(Collector):
         self._agent: Agent | None = None
         self.registry = CollectorRegistry()
         self._commands = Counter(
-            "lbagent_commands", "Commands by what became of them", ["command", "result"], registry=self.registry
+            "lbagent_commands",
+            "Commands, by verb and by what became of them",
+            ["command", "result"],
+            registry=self.registry,
         )
         self._durations = Histogram(
-            "lbagent_reconcile_duration_seconds", "How long a tick took", registry=self.registry
+            "lbagent_reconcile_duration_seconds",
+            "Seconds that a comparison of HAProxy with the intent took, repairs included",
+            registry=self.registry,
         )
         self.registry.register(self)
 
