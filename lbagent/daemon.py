@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import click
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from lbagent import __version__
+from lbagent import __version__, journal
 from lbagent import systemd as notify
 from lbagent.agent.agent import Agent
 from lbagent.agent.alone import Alone
@@ -28,6 +27,8 @@ from lbagent.agent.reconciler import Reconciler
 from lbagent.agent.registry import Operations
 from lbagent.agent.shared import SharedIntent
 from lbagent.control.api import Api
+from lbagent.control.gate import Gate
+from lbagent.control.sockets import by_address, make_room, tcp_listener, unix_listener
 from lbagent.errors import Exit
 from lbagent.guard import acl_lists
 from lbagent.haproxy.instance import HAProxy
@@ -64,8 +65,7 @@ def main(path: Path, check: bool) -> None:
     if check:
         click.echo(f"{path}: valid")
         return
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    journal.begin()
     logging.getLogger("aiohttp.server").addFilter(_no_fault_of_a_client)
     try:
         Path(config.haproxy.state_dir).mkdir(parents=True, exist_ok=True)
@@ -105,9 +105,15 @@ async def serve(config: Config, path: Path) -> None:
     for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hup)):
         loop.add_signal_handler(number, event.set)
     async with contextlib.AsyncExitStack() as stack:
-        listeners = notify.sockets() or [_listen(Path(config.control.socket))]
-        await _serve(stack, Api(agent, metrics).application(), listeners)
-        await _serve(stack, metrics.application(), [_listen_tcp(config.metrics_listen)])
+        listeners = notify.sockets() or [unix_listener(Path(config.control.socket))]
+        room = make_room()
+        api = Api(agent, metrics)
+        control = Gate(api.application(), api.who, room)
+        stack.push_async_callback(control.close)
+        await control.open(listeners)
+        scrapes = Gate(metrics.application(), by_address, room)
+        stack.push_async_callback(scrapes.close)
+        await scrapes.open([tcp_listener(config.metrics_listen)])
         notify.ready("starting")
         log.info("lbagent %s serves %s", __version__, config.control.socket)
         tasks = [
@@ -137,14 +143,6 @@ def _agent(config: Config, ticked: Callable[[float], object]) -> Agent:
         exchange = Exchange(own, reconciler, shared, history, time.time)
         keeper = Member(own, reconciler, shared, exchange, time.time)
     return Agent(reconciler, keeper, Operations(history), ticked)
-
-
-async def _serve(stack: contextlib.AsyncExitStack, application: web.Application, on: list[socket.socket]) -> None:
-    runner = web.AppRunner(application, shutdown_timeout=1.0)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    for listener in on:
-        await web.SockSite(runner, listener).start()
 
 
 def _alive(agent: Agent) -> Callable[[], None]:
@@ -184,34 +182,6 @@ async def _reread(hup: asyncio.Event, agent: Agent, path: Path) -> None:
             await agent.reconfigure(fresh, HAProxy(fresh.haproxy), digest)
             log.info("configuration read again")
         notify.ready(_line(agent))
-
-
-def _listen_tcp(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, int(port)), family=family)
-    except OSError as error:
-        raise OSError(f"metrics.listen: {address}: {error.strerror}") from error
-
-
-def _listen(path: Path) -> socket.socket:
-    """The control socket for an agent that systemd did not hand one; everyone may connect, few may do anything."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        probe.connect(str(path))
-    except (FileNotFoundError, ConnectionRefusedError):
-        path.unlink(missing_ok=True)
-    else:
-        raise OSError(f"another lbagent serves {path} already")
-    finally:
-        probe.close()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o666)
-    return listener
 
 
 def _line(agent: Agent) -> str:

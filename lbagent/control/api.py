@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from aiohttp import web
 
 from lbagent.agent.agent import Agent
 from lbagent.control import credentials
+from lbagent.control.connections import Client, Rank
+from lbagent.control.gate import whole
 from lbagent.control.openapi import document
 from lbagent.errors import Exit, LbagentError
 from lbagent.metrics import Metrics
@@ -23,6 +26,7 @@ from lbagent.rules.operations import Operation
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 1024  # bytes
+UNREAD = 30.0  # seconds that a client may leave a line of a stream unread, once the system's buffers are full
 FIRST_LOOK = 3.0  # seconds that a status waits for an agent that has just started
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -31,6 +35,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Api:
     def __init__(self, agent: Agent, metrics: Metrics) -> None:
         self._agent, self._metrics = agent, metrics
+        self._permissions = credentials.Permissions(lambda: agent.config.control)
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._guarded], client_max_size=LARGEST_BODY)
@@ -53,7 +58,6 @@ class Api:
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Who may, and every failure as ``{"error": {"code", "message"}}``."""
         try:
-            request["peer"] = self._peer(request)
             self._permit(request)
             return await handler(request)
         except LbagentError as error:
@@ -72,20 +76,23 @@ class Api:
             log.exception("%s %s failed", request.method, request.path)
             return _error(500, "internal", "lbagent met a defect; its log has the details")
 
-    def _peer(self, request: web.Request) -> credentials.Peer:
+    def who(self, connection: socket.socket) -> Client:
+        """The client at the other end of a connected socket; OSError when nobody is there any more."""
+        peer = credentials.peer(connection)
+        return Client(peer.uid, self._permissions.rank(peer, connection))
+
+    def _permit(self, request: web.Request) -> None:
+        """Asked at every request: the configuration may have been read again since this client connected."""
         connection = request.transport.get_extra_info("socket") if request.transport else None
         if connection is None:
             raise ConnectionResetError("the client is gone")
-        return credentials.of(connection)
-
-    def _permit(self, request: web.Request) -> None:
-        who: credentials.Peer = request["peer"]
-        control = self._agent.config.control
-        allowed = control.admins if request.method not in ("GET", "HEAD") else control.admins + control.viewers
-        if not who.among(allowed):
-            verb = "change" if request.method not in ("GET", "HEAD") else "see"
+        request["peer"] = peer = credentials.peer(connection)
+        changes = request.method not in ("GET", "HEAD")
+        if self._permissions.rank(peer, connection) < (Rank.ADMIN if changes else Rank.VIEWER):
             raise LbagentError(
-                "forbidden", f"{who.user} may not {verb} anything here; control.admins has {', '.join(control.admins)}"
+                "forbidden",
+                f"{peer.user} may not {'change' if changes else 'see'} anything here; "
+                f"control.admins has {', '.join(self._agent.config.control.admins)}",
             )
 
     # -------------------------------------------------------------------------------------------- calls
@@ -160,7 +167,7 @@ class Api:
 
 async def _read(request: web.Request) -> bytes:
     try:
-        return await request.read()
+        return await whole(request)
     except (ConnectionError, web.RequestPayloadError) as error:
         raise LbagentError("bad_request", f"the request cannot be read: {error}") from None
 
@@ -203,4 +210,9 @@ async def _stream(request: web.Request) -> web.StreamResponse:
 
 
 async def _line(response: web.StreamResponse, body: object) -> None:
-    await response.write(msgspec.json.encode(body) + b"\n")
+    """ConnectionResetError for a client that does not read: what it could hold up is the agent's memory."""
+    try:
+        async with asyncio.timeout(UNREAD):
+            await response.write(msgspec.json.encode(body) + b"\n")
+    except TimeoutError:
+        raise ConnectionResetError("the client does not read") from None

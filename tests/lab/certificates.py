@@ -9,14 +9,15 @@ from pathlib import Path
 class Authority:
     """A CA and what it signs, by openssl."""
 
-    def __init__(self, folder: Path, name: str = "ca") -> None:
+    def __init__(self, folder: Path, name: str = "ca", key_usage: bool = True) -> None:
         self.folder, self.name = folder, name
-        self._openssl("req", "-x509", *self._new(name), "-out", f"{name}.crt", "-days", "2")
+        usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"] if key_usage else []
+        self._openssl("req", "-x509", *self._new(name), *usage, "-out", f"{name}.crt", "-days", "2")
 
     def certificate(self, name: str, extension: str, days: int = 2) -> tuple[str, str]:
         """(certificate, key)"""
         self._openssl("req", *self._new(name), "-out", f"{name}.csr")
-        (self.folder / "extension").write_text(extension)
+        (self.folder / "extension").write_text(f"{extension}\nauthorityKeyIdentifier=keyid\n")
         self._openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{self.name}.crt", "-CAkey", f"{self.name}.key"),
             *("-CAcreateserial", "-days", str(days), "-extfile", "extension", "-out", f"{name}.crt"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,25 @@ async def test_with_wrong_certificates_the_key_of_the_configuration_is_named(sec
             await make_store(etcd.port, scheme=scheme, **{**good, **change}).look()
         assert "etcd cannot be used: " in failed.value.message
         assert named in failed.value.message, change
+
+
+async def test_a_ca_without_key_usage_is_named_where_python_asks_for_it(secure, make_store):
+    """openssl req -x509 leaves it out. Python 3.13 refuses such a CA, though it has signed the certificate."""
+    etcd, authority, good = secure
+    etcd.kill()
+    old = Authority(authority.folder, "old", key_usage=False)
+    cert, key = old.certificate("etcd-of-old", "subjectAltName=IP:127.0.0.1")
+    etcd.options = ("--cert-file", cert, "--key-file", key)
+    etcd.client_options = ("--cacert", old.ca)
+    etcd.start()
+    store = make_store(etcd.port, scheme="https", ca=old.ca)
+    if sys.version_info < (3, 13):
+        assert await read(store) is None
+        return
+    with pytest.raises(StoreError, match=r"store\.etcd\.ca lacks the extension keyUsage"):
+        await store.look()
+    with pytest.raises(StoreError, match=r"its certificate is not signed by store\.etcd\.ca$"):
+        await make_store(etcd.port, scheme="https", ca=good["ca"]).look()
 
 
 async def test_https_where_http_is_served_is_named(etcd, make_store):

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 
 SILENT = "it does not answer in time"
 CUT = "it cut the connection: does it ask for https:// (store.etcd.endpoints), or for store.etcd.cert and key?"
 PLAIN = "it does not speak TLS: store.etcd.endpoints has https:// where http:// is served"
 NONSENSE = "its answer makes no sense: is it etcd that listens there?"
+
+STRICT = "Python 3.13 and newer ask for it (RFC 5280): issue that certificate anew"
+
+# What OpenSSL says of a certificate that it does not accept → what it means.
+CERTIFICATE = (
+    ("certificate has expired", "its certificate has expired"),
+    ("certificate is not yet valid", "its certificate is not valid yet: do the clocks agree?"),
+    ("mismatch, certificate is not valid", "its certificate is not for this name: see store.etcd.endpoints"),
+    ("unable to get local issuer", "its certificate is not signed by store.etcd.ca"),
+    ("unable to get issuer", "its certificate is not signed by store.etcd.ca"),
+    ("self-signed certificate", "its certificate is not signed by store.etcd.ca"),
+    ("self signed certificate", "its certificate is not signed by store.etcd.ca"),
+    ("signature failure", "its certificate is not signed by store.etcd.ca, but by a CA of the same name"),
+    ("key usage", f"store.etcd.ca lacks the extension keyUsage with keyCertSign; {STRICT}"),
+    ("Authority Key Identifier", f"its certificate lacks the extension authorityKeyIdentifier; {STRICT}"),
+    ("Subject Key Identifier", f"store.etcd.ca lacks the extension subjectKeyIdentifier; {STRICT}"),
+    ("Basic Constraints", f"store.etcd.ca has no basicConstraints that are marked critical; {STRICT}"),
+)
 
 # A part of what TLS, the system or etcd says → what it means. The first that fits is taken.
 REASONS = (
@@ -19,10 +38,6 @@ REASONS = (
     ("No route", "no route to host"),
     ("Name or service not known", "its name cannot be resolved"),
     ("name resolution", "its name cannot be resolved"),
-    ("certificate has expired", "its certificate has expired"),
-    ("certificate is not yet valid", "its certificate is not valid yet: do the clocks agree?"),
-    ("mismatch, certificate is not valid", "its certificate is not for this name: see store.etcd.endpoints"),
-    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by store.etcd.ca"),
     ("WRONG_VERSION_NUMBER", PLAIN),
     ("SSLZeroReturnError", PLAIN),
     ("KEY_VALUES_MISMATCH", "store.etcd.key is not the key of store.etcd.cert"),
@@ -42,6 +57,9 @@ REASONS = (
 
 def reason(said: str) -> str:
     """What ``said`` means; where that is not known, the message in it, at most 200 characters; "" for nothing."""
+    if refused := re.search(r"certificate verify failed: (.*?)(?: \(_ssl\.c:\d+\)|$)", said):
+        unknown = f"its certificate, or store.etcd.ca, is not accepted: {refused[1][:200]}"
+        return next((words for mark, words in CERTIFICATE if mark.lower() in refused[1].lower()), unknown)
     text = next((words for mark, words in REASONS if mark in said), said).strip()
     with contextlib.suppress(ValueError, AttributeError):
         answer = json.loads(text)
