@@ -29,13 +29,13 @@ from lbagent.agent.shared import SharedIntent
 from lbagent.control.api import Api
 from lbagent.control.gate import Gate
 from lbagent.control.sockets import by_address, make_room, tcp_listener, unix_listener
-from lbagent.errors import Exit
+from lbagent.errors import Exit, StoreError
 from lbagent.guard import acl_lists
 from lbagent.haproxy.instance import HAProxy
 from lbagent.metrics import Metrics
 from lbagent.settings.config import DEFAULT_PATH, Config
 from lbagent.settings.load import ConfigError, load
-from lbagent.store.file import FileStore
+from lbagent.store.file import FileStore, sole_user
 from lbagent.store.history import History
 
 log = logging.getLogger("lbagent")
@@ -69,7 +69,11 @@ def main(path: Path, check: bool) -> None:
     logging.getLogger("aiohttp.server").addFilter(_no_fault_of_a_client)
     try:
         Path(config.haproxy.state_dir).mkdir(parents=True, exist_ok=True)
-        asyncio.run(serve(config, path))
+        with sole_user(Path(config.store.path)):
+            asyncio.run(serve(config, path))
+    except StoreError as error:
+        click.echo(f"lbagent: {error.message}", err=True)
+        sys.exit(Exit.FAILED)
     except OSError as error:
         click.echo(f"lbagent: {error}", err=True)
         sys.exit(Exit.FAILED)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,6 +15,32 @@ from lbagent import files
 from lbagent.errors import Conflict, StoreError
 from lbagent.model.intent import Intent
 from lbagent.store.codec import Damaged, decode, encode
+
+
+@contextlib.contextmanager
+def sole_user(path: Path) -> Iterator[None]:
+    """Hold the intent file ``path`` for this process alone. StoreError when another agent has it.
+
+    Two agents with one file would undo each other's changes: each takes what the other stored for its own. The lock is
+    a file beside it, as the intent itself is replaced at every change; it ends with the process.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{lock} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(
+            f"store.path: another lbagent uses {path}; stop it, or give this one a file of its own"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class FileStore:

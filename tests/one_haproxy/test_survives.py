@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import time
 
 import pytest
 
+from tests.lab.agent import BIN
 from tests.lab.clients import Load, ask
+from tests.lab.ports import free_port
 from tests.lab.wait import eventually
 
 
@@ -145,13 +149,33 @@ def test_sighup_rereads_and_keeps_the_old_when_bad(lab):
     assert ask(lab.port["nova"]).status == 200
 
 
-def test_a_second_agent_is_refused(lab):
-    import subprocess  # noqa: PLC0415
-
-    from tests.lab.agent import BIN  # noqa: PLC0415
-
-    second = subprocess.run(
-        [BIN / "lbagent", "--config", str(lab.agent.config)], capture_output=True, text=True, timeout=20, check=False
+def second_agent(lab, **changed) -> subprocess.CompletedProcess[str]:
+    """With a copy of the configuration in which some sections are others."""
+    copy = lab.agent.folder / "second.yaml"
+    copy.write_text(json.dumps({**lab.agent.settings, **changed}))
+    return subprocess.run(
+        [BIN / "lbagent", "--config", str(copy)], capture_output=True, text=True, timeout=20, check=False
     )
-    assert second.returncode == 1
-    assert "another lbagent serves" in second.stderr
+
+
+def test_a_second_agent_is_refused(lab):
+    """With the same configuration; with the same intent file; with the same control socket."""
+    other = {
+        "control": {"socket": str(lab.agent.folder / "second.sock")},
+        "metrics": {"listen": f"127.0.0.1:{free_port()}"},
+        "store": {"path": str(lab.agent.folder / "second.json")},
+    }
+    lab.agent.ok("down", "nova")
+    for changed, why in (
+        ({}, "store.path: another lbagent uses"),
+        ({k: v for k, v in other.items() if k != "store"}, "store.path: another lbagent uses"),
+        ({"store": other["store"]}, "another lbagent serves"),
+    ):
+        refused = second_agent(lab, **changed)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert why in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert ask(lab.port["nova"]).status == 503
+    assert lab.agent.status()["haproxy"]["in_sync"]
+    lab.agent.kill()  # the lock ends with the process, however it ends
+    lab.agent.start()

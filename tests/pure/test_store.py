@@ -14,7 +14,7 @@ from lbagent import files
 from lbagent.errors import Conflict, LbagentError, StoreError
 from lbagent.model.intent import Drain, Held, Intent, Mode, ServiceIntent
 from lbagent.store.codec import Damaged, decode, encode
-from lbagent.store.file import FileStore
+from lbagent.store.file import FileStore, sole_user
 from lbagent.store.history import KEPT, History
 from tests.lab.model_haproxy import NOW, examples, intents
 
@@ -221,3 +221,25 @@ def test_errors_are_of_the_store() -> None:
     assert issubclass(Damaged, StoreError)
     assert issubclass(Conflict, LbagentError)
     assert Conflict("x").exit == 3
+
+
+def test_a_file_is_for_one_agent(path: Path) -> None:
+    with sole_user(path):
+        with (
+            pytest.raises(StoreError, match=r"another lbagent uses .*intent\.json; stop it, or give this one a file"),
+            sole_user(path),
+        ):
+            pass
+        with sole_user(path.with_name("other.json")):
+            pass
+    with sole_user(path):
+        pass
+
+
+def test_a_lock_that_is_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name("intent.json.lock").symlink_to(target)
+    with pytest.raises(StoreError, match="cannot be opened"), sole_user(path):
+        pass
+    assert not target.exists()
