@@ -50,6 +50,7 @@ CODES: dict[str, Code] = {
     "agent_alive": Code(409, Exit.REFUSED, "The agent that should be forgotten is running."),
     "tcp_backend": Code(409, Exit.REFUSED, "A backend is in `mode tcp`: it can be drained, but not closed."),
     "guard_missing": Code(409, Exit.REFUSED, "HAProxy's configuration lacks the guard, a backend or a frontend."),
+    "scope": Code(409, Exit.REFUSED, "`frontends` of a service names nothing that HAProxy listens on."),
     "revision": Code(409, Exit.REFUSED, "Somebody changed the intent after the revision in `if_revision`."),
     "window_open": Code(409, Exit.REFUSED, "The service is closed now, so a later start would open it until then."),
     "intent_unreadable": Code(503, Exit.FAILED, "The intent is damaged, and HAProxy holds no copy of it."),

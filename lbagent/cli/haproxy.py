@@ -13,6 +13,7 @@ from lbagent.files import configuration, text
 from lbagent.guard import cfg_lines
 from lbagent.haproxy_cfg import adopt as adoption
 from lbagent.haproxy_cfg import blocks, reading
+from lbagent.haproxy_cfg.on_disk import Unreadable, has_stock_page, read_files
 from lbagent.haproxy_cfg.parse import File
 from lbagent.haproxy_cfg.state_folder import lay_down, take_up
 from lbagent.haproxy_cfg.write import (
@@ -82,22 +83,37 @@ def adopt(files: tuple[Path, ...], write: bool, output: Path | None, removing: b
 
 
 @haproxy.command("guard")
-@click.argument("backend")
+@click.argument("backend", required=False)
+@click.option("--global", "of_global", is_flag=True, help="Print the lines for HAProxy's global section.")
 @CONFIG
-def guard_(backend: str, config_path: Path | None) -> None:
+def guard_(backend: str | None, of_global: bool, config_path: Path | None) -> None:
     """Print the guard's lines for BACKEND, for a tool that generates haproxy.cfg.
 
-    The http-request lines belong above those of the backend, the use-server line below them. The global section
-    needs "server-state-file STATE_DIR/servers.state".
+    The http-request lines belong above those of the backend, the use-server line below them. For a backend in
+    mode tcp it is one line, which keeps drains over a reload. The global section needs what --global prints.
     """
+    if of_global == (backend is not None):
+        raise click.UsageError("give a BACKEND, or --global for the global section's lines")
     config = _config(config_path)
-    if not NAME.fullmatch(backend):
+    if backend is None:
+        lines = cfg_lines.global_lines(config.haproxy.seen_dir)
+    elif not NAME.fullmatch(backend):
         _fail(Exit.USAGE, [f"{backend!r} is not a backend's name: letters, digits and _.:- only"])
-    for line in (
-        *cfg_lines.lines(backend, config.haproxy.seen_dir),
-        *cfg_lines.steer_lines(backend, config.haproxy.seen_dir),
-    ):
+    elif _is_tcp(backend, config):
+        lines = [adoption.KEEPS_DRAINS]
+    else:
+        lines = cfg_lines.lines(backend, config.haproxy.seen_dir)
+        lines += cfg_lines.steer_lines(backend, config.haproxy.seen_dir)
+    for line in lines:
         click.echo(line)
+
+
+def _is_tcp(backend: str, config: Config) -> bool:
+    """Whether HAProxy's configuration says so; False where it cannot be read, or does not have the backend yet."""
+    try:
+        return backend in read_files(config.haproxy.config).tcp
+    except Unreadable:
+        return False
 
 
 # ------------------------------------------------------------------------------------------------ in
@@ -136,7 +152,7 @@ def _read(path: Path) -> str:
 
 def _adopted(old: Sequence[File], config: Config, removing: bool) -> adoption.Adopted:
     try:
-        return adoption.Adopted(adoption.remove(old), ()) if removing else adoption.adopt(old, config)
+        return adoption.Adopted(adoption.remove(old), ()) if removing else adoption.adopt(old, config, has_stock_page)
     except blocks.BrokenBlock as error:
         _fail(Exit.FAILED, [str(error)])
     except adoption.CannotAdopt as error:
@@ -163,13 +179,13 @@ def _write(changes: Sequence[FileChange], config: Config, keep_owner: bool) -> l
     created: list[Path] = []
     try:
         try:
-            created += lay_down(config) if _guarded(change.new for change in changes) else []
+            created += lay_down(config) if _needs_files((change.new for change in changes), config) else []
             for folder in {change.target.parent for change in changes}:
                 folder.mkdir(parents=True, exist_ok=True)
             written = put(changes, config, keep_owner)
         except BaseException:
             # Where a guard is in force already, HAProxy cannot start without these files.
-            if not _guarded(change.old for change in changes):
+            if not _needs_files((change.old for change in changes), config):
                 take_up(created)
             raise
     except Rejected as error:
@@ -188,8 +204,8 @@ def _write(changes: Sequence[FileChange], config: Config, keep_owner: bool) -> l
     return written
 
 
-def _guarded(texts: Iterable[bytes]) -> bool:
-    return bool(reading.guards([("", text.decode("utf-8", "surrogateescape")) for text in texts]))
+def _needs_files(texts: Iterable[bytes], config: Config) -> bool:
+    return reading.needs_files([("", text.decode("utf-8", "surrogateescape")) for text in texts], config.haproxy)
 
 
 def _rehearse(changes: Sequence[FileChange], config: Config) -> None:

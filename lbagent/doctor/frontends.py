@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lbagent.doctor.finding import Finding
-from lbagent.haproxy_cfg.reading import Route
+from lbagent.haproxy_cfg.routes import Route
 from lbagent.settings import deployers
 from lbagent.topology.resolve import Service
 
@@ -15,7 +15,7 @@ def public(name: str, service: Service, routes: tuple[Route, ...]) -> Finding:
     reached = [r for r in routes if set(r.backends) & set(service.http)]
     public = [r.frontend for r in reached if deployers.is_public(r.frontend)]
     inside = [r.frontend for r in reached if not deployers.is_public(r.frontend)]
-    binds = list(dict.fromkeys(bind for r in reached for bind in r.binds))
+    binds = list(dict.fromkeys(bind[0] for r in reached for bind in r.binds))
     if public and inside:
         mend = f"to leave {', '.join(inside)} open: services: {{{name}: {{frontends: [{', '.join(public)}]}}}}"
         return Finding(

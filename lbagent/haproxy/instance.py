@@ -21,10 +21,12 @@ from lbagent.haproxy.master import Master, WorkerSocket
 from lbagent.haproxy.observe import Facts, observe
 from lbagent.haproxy.perform import perform
 from lbagent.haproxy.streams import cut, streams
-from lbagent.haproxy_cfg.on_disk import Unreadable, read_files
+from lbagent.haproxy_cfg import reading
+from lbagent.haproxy_cfg.on_disk import Unreadable, Watched
 from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
 from lbagent.model.observed import BackendSeen, Observed, Stream, Worker
 from lbagent.model.servers import Ref
+from lbagent.model.written import Written
 from lbagent.settings.config import HAProxyConfig
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class HAProxy:
         self._config = config
         self._admin = admin_socket.channel(config.socket)
         self._master = Master(config.master_socket) if config.master_socket else None
+        self._cfg = Watched(config.config)
         self._facts: Facts | None = None
         self._seen_path = Path(config.state_dir) / "last-seen.json"
         self._backends, self._frontends = self._remembered()
@@ -59,12 +62,14 @@ class HAProxy:
         if track := self._config.vip_track_file:
             with contextlib.suppress(OSError):  # keepalived's, no worker depends on it: shown by the agent
                 on_disk |= files.read_all(Path(), (track,))
+        written, unread = self._written()
         try:
-            seen, self._facts = observe(self._admin, self._config.seen_dir, self._facts, self._sticky)
+            sticky = written.sticky if written else {}
+            seen, self._facts = observe(self._admin, self._config.seen_dir, self._facts, lambda: sticky)
         except HAProxyError as error:
-            return self._down(on_disk, error.message)
+            return self._down(on_disk, error.message, written)
         except (ValueError, KeyError, IndexError) as error:
-            return self._down(on_disk, f"HAProxy's answer makes no sense: {error!r}")
+            return self._down(on_disk, f"HAProxy's answer makes no sense: {error!r}", written)
         if _layout(seen.backends) != _layout(self._backends) or seen.frontends != self._frontends:
             self._remember(seen.backends, seen.frontends)
         self._backends, self._frontends = seen.backends, seen.frontends
@@ -89,18 +94,26 @@ class HAProxy:
             blind=blind,
             clients=seen.clients,
             files=on_disk,
+            written=written,
+            unread=unread,
         )
 
-    def _sticky(self) -> frozenset[str]:
-        """Backends that the configuration makes sticky: a stick rule on another backend's table shows nowhere else."""
+    def _written(self) -> tuple[Written | None, str]:
+        """What HAProxy's configuration files say; None and why, where they cannot be read."""
         try:
-            return read_files(self._config.config).sticky
+            return reading.written(self._cfg.look(), f"{self._config.seen_dir}/{file_names.STATE}"), ""
         except Unreadable as error:
-            log.warning("HAProxy's configuration: %s", error)
-            return frozenset()
+            return None, str(error)
 
-    def _down(self, on_disk: dict[str, str], why: str) -> Observed:
-        return Observed(up=False, backends=self._backends, frontends=self._frontends, files=on_disk, error=why)
+    def _down(self, on_disk: dict[str, str], why: str, written: Written | None) -> Observed:
+        return Observed(
+            up=False,
+            backends=self._backends,
+            frontends=self._frontends,
+            files=on_disk,
+            error=why,
+            written=written,
+        )
 
     def _remembered(self) -> Layout:
         """Backends and frontends as they were last seen, so that commands can be given while HAProxy is down."""

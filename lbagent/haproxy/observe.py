@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lbagent.errors import HAProxyError
 from lbagent.guard import file_names
@@ -28,23 +28,39 @@ class Seen:
 
 
 class Facts:
-    """What cannot change while a worker lives: its guards and its sticky backends."""
+    """What cannot change while a worker lives: its guards and its sticky backends.
 
-    __slots__ = ("guards", "pid", "tables")
+    ``tables`` are the backends with a stick table, ``written`` says of those in HAProxy's configuration whether they
+    are sticky.
+    """
 
-    def __init__(self, pid: int, guards: dict[str, int], tables: frozenset[str]) -> None:
-        self.pid, self.guards, self.tables = pid, guards, tables
+    __slots__ = ("guards", "pid", "tables", "written")
+
+    def __init__(self, pid: int, guards: dict[str, int], tables: frozenset[str], written: Mapping[str, bool]) -> None:
+        self.pid, self.guards, self.tables, self.written = pid, guards, tables, written
+
+    def sticky(self, backend: str, cookie: bool) -> tuple[bool, bool]:
+        """(a drained server may get requests all the same, that is known).
+
+        The configuration knows best: a table may only count, and a stick rule may use a table elsewhere. Without it a
+        table is taken for a sticky one, and a backend without one may have stick rules that show nowhere.
+        """
+        if cookie:
+            return True, True
+        if backend in self.written:
+            return self.written[backend], True
+        return backend in self.tables, backend in self.tables
 
 
 def observe(
     channel: Channel,
     seen_dir: str,
     facts: Facts | None,
-    sticky: Callable[[], frozenset[str]] = frozenset,
+    written: Callable[[], Mapping[str, bool]] = dict,
 ) -> tuple[Seen, Facts]:
     """One look at a worker. Pass the last look's facts: they are asked for again when the pid changes.
 
-    ``sticky`` names backends that are sticky by other evidence than the worker's own.
+    ``written`` says whether backends are sticky by HAProxy's configuration, as far as that can be read.
     """
     commands: list[Command] = [("show", "info"), ("show", "servers", "state"), ("show", "stat", "-1", "7", "-1")]
     commands += [("show", "map", f"{seen_dir}/{file_names.MAP}")]
@@ -54,7 +70,7 @@ def observe(
     described = dict(line.partition(": ")[::2] for line in info)
     out.pid, out.version = int(described["Pid"]), described["Version"].split("-")[0]
     if facts is None or facts.pid != out.pid:
-        facts = Facts(out.pid, _guards(channel), _tables(channel) | sticky())
+        facts = Facts(out.pid, _guards(channel), _tables(channel), written())
     out.table = _pairs(table)
     out.lists = {
         name: tuple(value for value, _ in pairs)
@@ -104,7 +120,7 @@ def _proxies(
     columns = state[1].removeprefix("# ").split()
     states = {(row[1], row[3]): row for row in map(str.split, state[2:]) if len(row) >= len(columns) - 3}
     frontends: set[str] = set()
-    backends: dict[str, tuple[bool, bool]] = {}
+    backends: dict[str, tuple[bool, bool, bool]] = {}
     servers: dict[str, dict[str, ServerSeen]] = {}
     rows = csv.reader([stat[0].removeprefix("# "), *stat[1:]])
     at = {name: index for index, name in enumerate(next(rows))}
@@ -116,16 +132,20 @@ def _proxies(
             frontends.add(proxy)
             clients += int(row[current] or 0)
         elif name == "BACKEND":
-            sticky = proxy in facts.tables or bool(cookie and row[cookie])
-            backends[proxy] = (row[mode] == "http", sticky)
+            backends[proxy] = (row[mode] == "http", *facts.sticky(proxy, bool(cookie and row[cookie])))
         elif (line := states.get((proxy, name))) is not None:
             server = _server(Ref(proxy, name), row, at, dict(zip(columns, line, strict=False)), tuple(line))
             servers.setdefault(proxy, {})[name] = server
     seen = {
         name: BackendSeen(
-            name=name, http=http, sticky=sticky, guard=facts.guards.get(name), servers=servers.get(name, {})
+            name=name,
+            http=http,
+            sticky=sticky,
+            sticky_known=known,
+            guard=facts.guards.get(name),
+            servers=servers.get(name, {}),
         )
-        for name, (http, sticky) in backends.items()
+        for name, (http, sticky, known) in backends.items()
     }
     return frozenset(frontends), seen, clients
 

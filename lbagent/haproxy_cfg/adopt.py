@@ -12,10 +12,15 @@ import msgspec
 
 from lbagent.guard import cfg_lines, file_names
 from lbagent.haproxy_cfg import blocks, parse
-from lbagent.haproxy_cfg.parse import File, Line, Section
+from lbagent.haproxy_cfg.pages import Stock, own_503
+from lbagent.haproxy_cfg.parse import File, Section
+from lbagent.haproxy_cfg.sidesteps import sidesteps, warning
+from lbagent.haproxy_cfg.wanted import Wanted, wanted
 from lbagent.settings.config import Config
-from lbagent.settings.fields import NAME
-from lbagent.topology import discovery, resolve
+
+LOAD = "load-server-state-from-file"
+KEEPS_DRAINS = f"  {LOAD} global"
+"""All that a backend in mode tcp needs: its drains outlive a reload."""
 
 BEFORE_HTTP = frozenset({("tcp-request", "connection"), ("tcp-request", "session"), ("tcp-request", "content")})
 """Rules that HAProxy runs before http-request rules; it warns of one that stands after them."""
@@ -39,43 +44,41 @@ class Adopted(msgspec.Struct, frozen=True):
 # ------------------------------------------------------------------------------------------ in and out
 
 
-def adopt(files: Sequence[File], config: Config) -> Adopted:
-    """``files`` with the guard in every backend of the services, or, with none, every http one with servers.
+def nobodys(path: str) -> bool:  # noqa: ARG001 an answer for every file
+    """No page is taken for HAProxy's own."""
+    return False
 
+
+def adopt(files: Sequence[File], config: Config, stock: Stock = nobodys) -> Adopted:
+    """``files`` with the guard in every http backend of the services, and the drains' line in tcp backends.
+
+    ``stock`` tells of a file whether it holds no more than HAProxy's built-in 503.
     CannotAdopt with every problem at once; blocks.BrokenBlock when an older guard cannot be told from the rest.
     """
     bare = remove(files)
     sections = parse.sections(bare)
-    wanted, notes, problems = _wanted(sections, config)
-    refusals: list[str] = []
-    added: list[tuple[int, int, list[str]]] = []  # file, line to insert before, lines
-    for section in wanted:
-        if any(line.words[1:2] == ("lba_guard",) for line in section.lines("acl")):
-            notes.append(f"{section.name}: has a guard that adopt did not put in; left as it is")
-            continue
-        try:
-            lines = _guard_lines(section, config.haproxy.seen_dir, bare[section.file][0])
-        except CannotAdopt as error:
-            refusals += error.problems
-            continue
-        steer = cfg_lines.steer_lines(section.name, config.haproxy.seen_dir)
-        added.append((section.file, _guard_place(section), blocks.block("guard", lines)))
-        added.append((section.file, _steer_place(section), blocks.block("steer", steer)))
-    if wanted:
-        try:
-            added += _global(bare, sections, config.haproxy.seen_dir)
-        except CannotAdopt as error:
-            refusals += error.problems
-    if refusals:
-        raise CannotAdopt(refusals)
+    found = wanted(sections, config)
+    adding = _Adding(bare, sections, config.haproxy.seen_dir, found, stock)
+    for section in found.guarded:
+        adding.guard(section)
+    for section in found.drained:
+        adding.keep_drains(section)
+    if found.guarded or adding.added:
+        adding.global_part()
+    guarded = [section.name for section in found.guarded]
+    for step in sidesteps(sections, bare):
+        if concerned := [name for name in guarded if name in step.backends or not step.backends]:
+            found.notes.append(warning(step, concerned))
+    if adding.refusals:
+        raise CannotAdopt(adding.refusals)
     return Adopted(
         files=tuple(
-            (name, blocks.insert(text, [(at, lines) for file, at, lines in added if file == index]))
+            (name, blocks.insert(text, [(at, lines) for file, at, lines in adding.added if file == index]))
             for index, (name, text) in enumerate(bare)
         ),
-        guarded=tuple(section.name for section in wanted),
-        notes=tuple(notes),
-        problems=tuple(problems),
+        guarded=tuple(guarded),
+        notes=tuple(found.notes),
+        problems=tuple(found.problems),
     )
 
 
@@ -89,99 +92,87 @@ def diff(files: Sequence[File], new: Sequence[File]) -> str:
     return "".join(blocks.diff(name, old, text) for (name, old), (_, text) in zip(files, new, strict=True))
 
 
-# ------------------------------------------------------------------------------------- which, and what
+# ---------------------------------------------------------------------------------------------- what
 
 
-def _wanted(sections: list[Section], config: Config) -> tuple[list[Section], list[str], list[str]]:
-    """The sections to guard, notes on those that cannot be, and the configured backends that are not there."""
-    backends = [section for section in sections if section.kind in ("backend", "listen")]
-    service_of = services_of(backends, config)
-    asked = [s for s in backends if s.name in service_of or s.has_servers]
-    wanted, notes = [], []
-    for section in asked:
-        whose = f"service {service_of[section.name]}: " if section.name in service_of else ""
-        if section.mode != "http":
-            notes.append(f"{whose}{section.name} is mode {section.mode}: it can be drained, no more; no guard")
-        elif not NAME.fullmatch(section.name):
-            notes.append(f"{section.name!r} is not a name that lbagent can work with; no guard")
-        elif whose:
-            wanted.append(section)
-        elif config.discover:
-            notes.append(f"{section.name} belongs to no service, as the configuration lists others; no guard")
-    there = {section.name for section in backends}
-    frontends = {section.name for section in sections if section.kind == "frontend"}
-    problems = [
-        f"service {service}: there is no backend {name} in these files"
-        + (", only a frontend: give the backends it leads to" if name in frontends else "")
-        for name, service in service_of.items()
-        if name not in there
-    ]
-    if not config.services and not wanted:
-        notes.append("no backend in mode http has servers: nothing to guard")
-    return wanted, notes, problems
+class _Adding:
+    """The blocks to put in, and what is in their way."""
 
+    def __init__(
+        self, files: Sequence[File], sections: Sequence[Section], seen_dir: str, found: Wanted, stock: Stock
+    ) -> None:
+        self._files, self._sections, self._dir, self._found, self._stock = files, sections, seen_dir, found, stock
+        self.added: list[tuple[int, int, list[str]]] = []  # file, line to insert before, lines
+        self.refusals: list[str] = []
 
-def services_of(backends: Sequence[Section], config: Config) -> dict[str, str]:
-    """Backend → the service that owns it, as the agent will see it once HAProxy runs these sections."""
-    http = [s.name for s in backends if s.mode == "http" and s.has_servers and NAME.fullmatch(s.name)]
-    found = resolve.services(config, discovery.services(http) if config.discover else {})
-    return {backend: name for name, service in found.items() for backend in service.backends or ()}
+    def guard(self, section: Section) -> None:
+        if any(line.words[1:2] == ("lba_guard",) for line in section.lines("acl")):
+            self._found.notes.append(f"{section.name}: has a guard that adopt did not put in; left as it is")
+            return
+        if problem := self._keeps_otherwise(section):
+            self.refusals.append(problem)
+            return
+        steer = cfg_lines.steer_lines(section.name, self._dir)
+        self.added.append((section.file, _guard_place(section), blocks.block("guard", self._guard_lines(section))))
+        self.added.append((section.file, _steer_place(section), blocks.block("steer", steer)))
 
+    def _guard_lines(self, section: Section) -> list[str]:
+        """The guard's lines, less those for which the site has its own."""
+        lines = cfg_lines.lines(section.name, self._dir)
+        if any(section.lines(LOAD)):
+            lines = [line for line in lines if parse.words(line)[:1] != (LOAD,)]
+        if where := own_503(section, self._sections, self._files, self._stock):
+            lines = [line for line in lines if parse.words(line)[:1] != ("errorfile",)]
+            self._found.notes.append(
+                f"{section.name}: the site's own 503 ({where}) is left in place: with no server left, that is what "
+                "clients get, without Retry-After"
+            )
+        return lines
 
-def _guard_lines(section: Section, seen_dir: str, file: str) -> list[str]:
-    """The guard's lines, less those for which the section has its own."""
-    own = list(section.lines("load-server-state-from-file"))
-    where = section.setting("load-server-state-from-file")[:1]
-    if where == ("local",) or (own and where != ("global",)):
+    def keep_drains(self, section: Section) -> None:
+        """A backend that is no more than drained: its drain has to outlive a reload."""
+        if section.setting(LOAD)[:1] == ("global",):
+            return
+        if problem := self._keeps_otherwise(section):
+            if section.name in self._found.service_of:
+                self.refusals.append(problem)
+            else:
+                self._found.notes.append(f"{problem}; until then a drain of it ends with a reload")
+            return
+        lines = blocks.block("drain", [KEEPS_DRAINS])
+        self.added.append((section.file, section.header.number + 1, lines))
+
+    def _keeps_otherwise(self, section: Section) -> str | None:
+        """Why HAProxy would not load this section's drains from the global server-state file."""
+        own = list(section.lines(LOAD))
+        where = section.setting(LOAD)[:1]
+        if where != ("local",) and (not own or where == ("global",)):
+            return None
         at = own[-1].number + 1 if own else section.header.number + 1
-        raise CannotAdopt(
-            [
-                f"{file}:{at}: {section.name} has load-server-state-from-file {' '.join(where)}, and lbagent's "
-                "drains outlive a reload by way of the global one: take that line out, or make it global"
-            ]
+        return (
+            f"{self._files[section.file][0]}:{at}: {section.name} has {LOAD} {' '.join(where)}, and lbagent's drains "
+            "outlive a reload by way of the global one: take that line out, or make it global"
         )
-    lines = cfg_lines.lines(section.name, seen_dir)
-    if own:
-        lines = [line for line in lines if parse.words(line)[:1] != ("load-server-state-from-file",)]
-    if any(_answers_503(line) for line in section.body):
-        lines = [line for line in lines if parse.words(line)[:1] != ("errorfile",)]
-    return lines
 
-
-def _answers_503(line: Line) -> bool:
-    keyword, *rest = line.words
-    match keyword:
-        case "errorfile" | "errorloc" | "errorloc302" | "errorloc303":
-            return rest[:1] == ["503"]
-        case "errorfiles":
-            return len(rest) == 1 or "503" in rest[1:]
-        case "http-error":
-            return rest[:2] == ["status", "503"]
-    return False
-
-
-def _global(files: Sequence[File], sections: list[Section], seen_dir: str) -> list[tuple[int, int, list[str]]]:
-    """What the global section gets: file, line to insert before, lines.
-
-    Nothing where it names lbagent's server-state file already: then a template writes it, and what else it wants.
-    """
-    path = f"{seen_dir}/{file_names.STATE}"
-    tops = [section for section in sections if section.kind == "global"]
-    own = [(section, line) for section in tops for line in section.lines("server-state-file")]
-    if others := [(section, line) for section, line in own if line.words[1:] != (path,)]:
-        raise CannotAdopt(
-            [
-                f"{files[section.file][0]}:{line.number + 1}: HAProxy has one server-state-file, and lbagent's "
+    def global_part(self) -> None:
+        """Nothing where it names lbagent's server-state file already: then a template writes what it wants of this."""
+        path = f"{self._dir}/{file_names.STATE}"
+        tops = [section for section in self._sections if section.kind == "global"]
+        own = [(section, line) for section in tops for line in section.lines("server-state-file")]
+        if others := [(section, line) for section, line in own if line.words[1:] != (path,)]:
+            self.refusals += [
+                f"{self._files[section.file][0]}:{line.number + 1}: HAProxy has one server-state-file, and lbagent's "
                 f"drains outlive a reload by way of {path}: take this line out, and whatever writes that file"
                 for section, line in others
             ]
-        )
-    lines = cfg_lines.global_lines(seen_dir)
-    if own or not files:
-        return []
-    if tops:
-        return [(tops[0].file, tops[0].header.number + 1, blocks.block("state", lines))]
-    return [(0, 0, blocks.block("state", ["global", *lines]))]
+            return
+        lines = cfg_lines.global_lines(self._dir)
+        if own or not self._files:
+            return
+        if tops:
+            self.added.append((tops[0].file, tops[0].header.number + 1, blocks.block("state", lines)))
+        else:
+            self.added.append((0, 0, blocks.block("state", ["global", *lines])))
 
 
 # ------------------------------------------------------------------------------------------- and where

@@ -10,7 +10,7 @@ from lbagent.guard import VERSION
 from lbagent.haproxy_cfg import parse
 
 NOTE = 'put here by "lbctl haproxy adopt", taken out by "--remove"; edits are lost'
-MARK = re.compile(r"[ \t]*# (BEGIN|END) lbagent (guard|steer|state)\b")
+MARK = re.compile(r"[ \t]*# (BEGIN|END) lbagent (guard|steer|drain|state)\b")
 
 Opcode = tuple[str, int, int, int, int]
 """difflib's: what was done, and to which lines of the old and of the new text."""
@@ -21,7 +21,7 @@ class BrokenBlock(Exception):
 
 
 def block(kind: str, lines: Sequence[str]) -> list[str]:
-    """``lines`` between the markers of ``kind``: guard, steer or state."""
+    """``lines`` between the markers of ``kind``: guard, steer, drain or state."""
     return [f"  # BEGIN lbagent {kind} {VERSION}: {NOTE}", *lines, f"  # END lbagent {kind}"]
 
 

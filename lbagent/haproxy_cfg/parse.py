@@ -16,6 +16,8 @@ SECTIONS = _PROXIES | frozenset(
     {"global", "defaults", "userlist", "peers", "mailers", "resolvers", "cache", "program", "ring", "traces"}
     | {"http-errors", "fcgi-app", "log-forward", "log-profile", "namespace_list", "crt-store", "acme"}
 )
+STEERED = "stopping"
+"""In the guard's own use-server rule, which concerns old workers only."""
 BRANCHES = frozenset({".elif", ".else", ".endif"})
 
 File = tuple[str, str]
@@ -55,9 +57,20 @@ class Section:
             return own[-1]
         return self.parent.setting(keyword) if self.parent else ()
 
+    def in_force(self, *keywords: str) -> list[Line]:
+        """Its own lines that begin with one of these words; where it has none, those of its defaults."""
+        return list(self.lines(*keywords)) or (self.parent.in_force(*keywords) if self.parent else [])
+
     @property
     def mode(self) -> str:
         return (*self.setting("mode"), "tcp")[0]
+
+    @property
+    def disabled(self) -> bool:
+        """HAProxy leaves it out, or may: the word stands in it or in its defaults, perhaps in an ``.if``."""
+        found = self.in_force("disabled", "enabled")
+        certain = found and found[-1].words[0] == "enabled" and found[-1].depth <= self.header.depth
+        return bool(found) and not certain
 
     @property
     def has_servers(self) -> bool:
@@ -65,9 +78,13 @@ class Section:
 
     @property
     def sticky(self) -> bool:
-        """A client comes back to its server: by a cookie, a stick rule or RDP's own cookie."""
+        """A drained server may get requests all the same: by a cookie, a stick rule, RDP's own cookie, or a use-server.
+
+        A stick rule counts whatever section or peers its table is in. A table alone does not: it may only count.
+        """
         stick = any(line.words[1:2] != ("table",) for line in self.lines("stick"))
-        return stick or bool(self.setting("cookie") or self.setting("persist"))
+        steered = any(STEERED not in line.words for line in self.lines("use-server"))
+        return stick or steered or bool(self.setting("cookie") or self.setting("persist"))
 
     def before(self, index: int) -> int:
         """The number of the line to insert before, so that it is above ``region[index]`` and in no ``.if``."""

@@ -9,6 +9,10 @@ import msgspec
 
 from lbagent.haproxy_cfg import parse
 from lbagent.haproxy_cfg.parse import File, Section
+from lbagent.haproxy_cfg.routes import Route, routes
+from lbagent.haproxy_cfg.sidesteps import Sidestep, sidesteps
+from lbagent.model.written import FrontendWritten, Written
+from lbagent.settings.config import HAProxyConfig
 
 
 class Socket(msgspec.Struct, frozen=True):
@@ -19,15 +23,6 @@ class Socket(msgspec.Struct, frozen=True):
     where: str  # FILE:LINE
 
 
-class Route(msgspec.Struct, frozen=True):
-    """A frontend or listen section: where it listens, and the backends that it names."""
-
-    frontend: str
-    binds: tuple[str, ...]  # as they are written
-    backends: tuple[str, ...]
-    dynamic: bool  # some backends are picked by a map
-
-
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What doctor wants to know of a configuration."""
 
@@ -36,16 +31,26 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     state_file: str | None  # server-state-file
     hard_stop_after: str | None
     sockets: tuple[Socket, ...]
-    sticky: frozenset[str]  # backends
+    state_base: str | None  # server-state-base, which a relative server-state-file is below
+    loads: frozenset[str]  # backends that load the global server-state file
+    backends: dict[str, bool]  # every backend → a drained server of it may get requests all the same
     tcp: frozenset[str]  # backends with servers that are not mode http
     routes: tuple[Route, ...]
+    sidesteps: tuple[Sidestep, ...]
+
+    def keeps(self, state_file: str) -> frozenset[str]:
+        """The backends whose drains HAProxy would load from ``state_file`` at a reload."""
+        named = self.state_file or ""
+        if not named.startswith("/") and self.state_base:
+            named = f"{self.state_base.rstrip('/')}/{named}"
+        return self.loads if named == state_file else frozenset()
 
 
 def read(files: Sequence[File]) -> Reading:
     """What ``files`` say of the things that doctor looks at; never fails, damaged markers or not."""
     sections = parse.sections(files)
     top = [(s, line) for s in sections if s.kind == "global" for line in s.body]
-    backends = [section for section in sections if section.kind in ("backend", "listen")]
+    backends = [s for s in sections if s.kind in ("backend", "listen") and not s.disabled]
     return Reading(
         guards={s.name: version for s in backends if (version := _version(s)) is not None},
         dirs=frozenset(found for section in backends for found in _dirs(section)),
@@ -56,26 +61,36 @@ def read(files: Sequence[File]) -> Reading:
             for section, line in top
             if line.words[:2] == ("stats", "socket") and len(line.words) > 2
         ),
-        sticky=frozenset(section.name for section in backends if section.sticky),
+        state_base=_last(line.words for _, line in top if line.words[0] == "server-state-base"),
+        loads=frozenset(s.name for s in backends if s.setting("load-server-state-from-file")[:1] == ("global",)),
+        backends={section.name: section.sticky for section in backends},
         tcp=frozenset(section.name for section in backends if section.has_servers and section.mode != "http"),
-        routes=tuple(_route(section) for section in sections if section.kind in ("frontend", "listen")),
+        routes=routes(sections),
+        sidesteps=sidesteps(sections, files),
     )
+
+
+def written(found: Reading, state_file: str) -> Written:
+    """What commands go by; ``state_file`` is lbagent's, by the name that HAProxy's configuration uses."""
+    return Written(
+        frontends={r.frontend: FrontendWritten(r.binds, r.backends, r.dynamic) for r in found.routes},
+        keeps=found.keeps(state_file),
+        sticky=found.backends,
+    )
+
+
+def needs_files(files: Sequence[File], config: HAProxyConfig) -> bool:
+    """Whether HAProxy could not start from ``files`` without lbagent's state folder."""
+    found = read(files)
+    ours = f"{config.seen_dir}/"
+    tops = [section for section in parse.sections(files) if section.kind == "global"]
+    named = any(word.startswith(ours) for top in tops for line in top.body for word in line.words)
+    return bool(found.guards) or named
 
 
 def guards(files: Sequence[File]) -> dict[str, int]:
     """Which backends carry a guard, and of which version: by its ACL, whoever put it there."""
     return read(files).guards
-
-
-def _route(section: Section) -> Route:
-    named = [line.words[1] for line in section.lines("use_backend", "default_backend") if len(line.words) > 1]
-    itself = [section.name] if section.kind == "listen" and section.has_servers else []
-    return Route(
-        frontend=section.name,
-        binds=tuple(line.words[1] for line in section.lines("bind") if len(line.words) > 1),
-        backends=tuple(dict.fromkeys([*itself, *(name for name in named if "%" not in name)])),
-        dynamic=any("%" in name for name in named),
-    )
 
 
 def _version(section: Section) -> int | None:

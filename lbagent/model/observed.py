@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from lbagent.model.servers import DRAIN_BITS, MAINT_BITS, Admin, Health, Ref
+from lbagent.model.written import Written
 
 
 class ServerSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +49,7 @@ class BackendSeen(msgspec.Struct, frozen=True, kw_only=True):
     sticky: bool  # a cookie or a stick table: a drained server would keep its clients
     guard: int | None  # version of the guard it carries, None without one
     servers: dict[str, ServerSeen]
+    sticky_known: bool = True  # False: HAProxy's configuration could not be asked, and nothing else shows stick rules
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -88,6 +90,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}  # state_dir's files that exist
     clients: int = 0  # connections of clients to its current worker
     error: str = ""  # why it is not up
+    written: Written | None = None  # what its configuration files say; None: they cannot be read
+    unread: str = ""  # why they cannot
 
     @property
     def connections(self) -> int:

@@ -40,6 +40,8 @@ def _drained(request: Request, intent: Intent, node: str, only: list[str]) -> tu
         drain, said = _one_drained(request, intent, Subject(node, name), of_node[name], whole=not only)
         intent = intent.with_drain(node, name, drain)
         notes += said
+    if left := () if only else request.topology.stays.get(node, ()):
+        notes.append(f"stays in traffic, as no service lists it: {', '.join(map(str, left))}")
     return intent, names, notes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lbagent.errors import LbagentError
+from lbagent.haproxy_cfg.scopes import scope_problems
 from lbagent.model.intent import Intent, Mode, Phase
 from lbagent.rules.request import Request
 from lbagent.topology.resolve import Service
@@ -13,6 +14,7 @@ def refuse_what_cannot_close(request: Request, names: list[str]) -> list[str]:
     services = [request.service(name) for name in names]
     notes = _tcp_backend(request, services)
     _guard_missing(request, [s for s in services if s.http or s.missing])
+    _scope(request, services)
     return notes
 
 
@@ -51,14 +53,17 @@ def _guard_missing(request: Request, services: list[Service]) -> None:
             f"no guard in HAProxy's configuration for {'; '.join(bare)}: run `lbctl haproxy adopt --write` "
             "on it and reload HAProxy",
         )
-    absent = [
-        f"{s.name} ({place})"
-        for s in services
-        for place in s.config.frontends
-        if place.partition("@")[0] not in observed.frontends
-    ]
-    if absent:
-        raise LbagentError("guard_missing", f"HAProxy has no such frontend: {'; '.join(absent)}")
+
+
+def _scope(request: Request, services: list[Service]) -> None:
+    """A mode that is restricted to what HAProxy does not listen on would close nothing."""
+    observed = request.observed
+    if not observed.up and observed.written is None:
+        return
+    running = observed.frontends if observed.up else None
+    found = [p for s in services for p in scope_problems(s.config.frontends, s.http, observed.written, running)]
+    if found:
+        raise LbagentError("scope", f"a mode would not be what `frontends` says: {'; '.join(found)}")
 
 
 def max_unavailable(request: Request, after: Intent) -> None:

@@ -493,7 +493,7 @@ def test_usage(plain, settings, words, said):
 
 
 def test_nothing_to_guard_is_said_and_creates_nothing(tmp_path):
-    place = Place(tmp_path, {"haproxy.cfg": PLAIN.replace("mode http", "mode tcp")})
+    place = Place(tmp_path, {"haproxy.cfg": PLAIN.replace("  server", "  # server")})
     for options in ([], ["--write"]):
         result = place.adopt(*options)
         assert (result.exit_code, result.stdout) == (0, "")
@@ -506,6 +506,44 @@ def test_a_file_given_twice(plain):
     result = plain.adopt()
     assert result.exit_code == 2
     assert "given twice" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "parked",
+    [
+        "backend parked\n  disabled\n  server s 127.0.0.1:1\n",
+        "listen parked\n  bind 127.0.0.1:18775\n  server s 127.0.0.1:1\n  disabled\n",
+        "listen parked\n  bind 127.0.0.1:18775\n  mode tcp\n  disabled\n  server s 127.0.0.1:1\n",
+    ],
+)
+def test_a_disabled_section_does_not_stand_in_the_way(tmp_path, parked):
+    """HAProxy dies of signal 11 where a use-server stands in one."""
+    place = Place(tmp_path, {"haproxy.cfg": PLAIN + parked})
+    before = place.content()
+    result = place.adopt("--write")
+    assert result.exit_code == 0, result.stderr
+    assert "parked is disabled: left alone" in result.stderr
+    assert place.paths[0].read_text().count("# BEGIN lbagent guard") == 1
+    assert place.check().returncode == 0
+    assert place.adopt("--remove", "--write").exit_code == 0
+    assert place.content() == before
+
+
+def test_debians_own_error_pages_are_no_site_of_anybodys(tmp_path):
+    """Its haproxy.cfg names a file for 503 that says what HAProxy says anyhow: our page takes its place."""
+    stock = tmp_path / "503.http"
+    stock.write_text(
+        "HTTP/1.0 503 Service Unavailable\r\nCache-Control: no-cache\r\nConnection: close\r\n"
+        "Content-Type: text/html\r\n\r\n<html><body><h1>503 Service Unavailable</h1>\n"
+        "No server is available to handle this request.\n</body></html>\n\n"
+    )
+    text = PLAIN.replace("  mode http\n", f"  mode http\n  errorfile 503 {stock}\n", 1)
+    place = Place(tmp_path, {"haproxy.cfg": text})
+    assert f"errorfile 503 {place.state}/503-v1.http" in place.adopt().stdout
+    stock.write_text("HTTP/1.0 503 Sorry\r\nContent-Type: text/html\r\n\r\n<p>We are sorry.</p>\n")
+    result = place.adopt()
+    assert "errorfile" not in result.stdout
+    assert "nova: the site's own 503" in result.stderr
 
 
 # ----------------------------------------------------------------------------------- for those who generate
@@ -521,11 +559,23 @@ def test_guard_prints_what_a_generated_configuration_needs(plain):
     (path,) = plain.paths
     state = f"global\n  server-state-file {plain.state}/{file_names.STATE}\n"
     text = PLAIN.replace("global\n", state).replace("\nbackend nova\n", f"\nbackend nova\n{printed.stdout}")
+    plain.settings.write_text(f"haproxy: {{state_dir: {plain.state}, config: [{path}]}}\n")
+    of_tcp = CliRunner().invoke(haproxy, ["guard", "rabbitmq", "--config", str(plain.settings)]).stdout
+    assert of_tcp == "  load-server-state-from-file global\n"
+    text = text.replace("\nlisten rabbitmq\n", f"\nlisten rabbitmq\n{of_tcp}")
     path.write_text(text)
     result = plain.adopt("--write")
     assert (result.exit_code, result.stdout) == (0, f"created what HAProxy loads from {plain.state}\n")
     assert path.read_text() == text
     assert plain.check().returncode == 0
+
+
+def test_guard_prints_the_global_lines(plain):
+    printed = CliRunner().invoke(haproxy, ["guard", "--global", "--config", str(plain.settings)])
+    assert printed.stdout.splitlines() == cfg_lines.global_lines(str(plain.state))
+    assert len(printed.stdout.splitlines()) <= 20
+    for words in ([], ["nova", "--global"]):
+        assert CliRunner().invoke(haproxy, ["guard", *words, "--config", str(plain.settings)]).exit_code == 2
 
 
 def test_guard_of_what_is_no_name(plain):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbagent.guard import VERSION, cfg_lines
-from lbagent.haproxy_cfg import adopt, blocks, parse, reading
+from lbagent.haproxy_cfg import adopt, blocks, pages, parse, reading
 from lbagent.settings import load
 
 DIR = "/srv/lba"
@@ -95,11 +95,76 @@ def test_a_configured_backend_that_is_not_there_is_a_problem():
 
 
 @pytest.mark.parametrize("settings", [EMPTY, NOVA])
-def test_a_tcp_backend_is_noted_and_left_alone(settings):
-    text = "backend nova\n  server s 127.0.0.1:1\n"
+def test_a_tcp_backend_gets_what_keeps_its_drains_and_no_guard(settings):
+    text = "backend nova\n  balance first\n  server s 127.0.0.1:1\n"
     result = adopted(text, settings)
-    assert result.files == (("a.cfg", text),)
+    assert outline(result.files[0][1]) == [
+        "<state>",
+        "backend nova",
+        "<drain>",
+        "balance first",
+        "server s 127.0.0.1:1",
+    ]
+    assert "\n  load-server-state-from-file global\n" in result.files[0][1]
+    assert result.guarded == ()
     assert "nova is mode tcp" in result.notes[0]
+    assert adopt.remove(result.files)[0][1] == text
+
+
+def test_a_tcp_backend_beside_guarded_ones_keeps_its_drains_too():
+    text = (
+        HTTP + "backend nova\n  server s 127.0.0.1:1\nlisten galera\n  bind :3306\n  mode tcp\n  server s 127.0.0.1:2\n"
+    )
+    found = reading.read(adopted(text).files)
+    assert found.keeps(f"{DIR}/servers.state") == {"nova", "galera"}
+    assert found.keeps("/elsewhere/servers.state") == frozenset()
+
+
+def test_without_discovery_a_tcp_backend_that_nobody_lists_is_left_alone():
+    only = load.parse(f"discover: false\nhaproxy: {{state_dir: {DIR}}}\nservices: {{}}")
+    text = "backend galera\n  server s 127.0.0.1:1\n"
+    assert adopted(text, only).files == (("a.cfg", text),)
+
+
+def test_a_tcp_backend_with_another_state_setting():
+    """Refused where a service lists it: its drain would be lost. Else it is only told."""
+    text = HTTP + "listen galera\n  mode tcp\n  load-server-state-from-file none\n  server s :1\n"
+    result = adopted(text)
+    assert result.files == (("a.cfg", text),)
+    assert "a drain of it ends with a reload" in "; ".join(result.notes)
+    listed = load.parse("services: {db: {backends: [galera]}}")
+    with pytest.raises(adopt.CannotAdopt, match="galera has load-server-state-from-file none"):
+        adopted(text, listed)
+
+
+def test_a_tcp_backend_whose_defaults_load_the_state_needs_nothing():
+    keeping = f"global\n  server-state-file {DIR}/servers.state\ndefaults\n  load-server-state-from-file global\n"
+    text = keeping + "backend db\n  server s :1\n"
+    assert adopted(text).files == (("a.cfg", text),)
+
+
+@pytest.mark.parametrize(
+    "parked",
+    [
+        "backend parked\n  disabled\n  server s :1\n",
+        "listen parked\n  bind :1\n  server s :1\n  disabled\n",
+        "defaults\n  mode http\n  disabled\nbackend parked\n  server s :1\ndefaults\n  mode http\n",
+        "backend parked\n  .if defined(PARKED)\n  disabled\n  .endif\n  server s :1\n",
+        "backend parked\n  mode tcp\n  disabled\n  server s :1\n",
+    ],
+)
+def test_a_disabled_section_is_left_alone_with_a_note(parked):
+    text = HTTP + parked + "backend nova\n  server s :1\n"
+    result = adopted(text)
+    assert result.guarded == ("nova",)
+    assert any(note.startswith("parked is disabled") for note in result.notes)
+    assert adopted("global\n" + HTTP + parked).files[0][1] == "global\n" + HTTP + parked
+    assert set(reading.read(result.files).backends) == {"nova"}
+
+
+def test_a_section_that_is_enabled_again_is_guarded():
+    text = HTTP + "  disabled\nbackend nova\n  enabled\n  server s :1\n"
+    assert adopted(text).guarded == ("nova",)
 
 
 def test_a_guard_put_in_by_hand_is_left_alone():
@@ -207,9 +272,47 @@ def test_a_503_of_the_sections_own_is_respected(line, kept):
     assert (f"errorfile 503 {DIR}/503-v1.http" in text) is kept
 
 
-def test_a_503_of_the_defaults_is_overridden():
-    text = adopted(HTTP + "  errorfile 503 /x\nbackend a\n  server s :1\n").files[0][1]
-    assert f"errorfile 503 {DIR}/503-v1.http" in text
+FRONT = "frontend f\n  bind :1\n  default_backend a\n"
+MAPPED = "frontend f\n  bind :1\n  use_backend %[path,map(/m)]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (HTTP + "  errorfile 503 /x\nbackend a\n  server s :1\n", False),
+        (HTTP + "  errorfile 503 /x\ndefaults\n  mode http\nbackend a\n  server s :1\n", True),
+        (HTTP + FRONT + "  errorfile 503 sorry.http\nbackend a\n  server s :1\n", False),
+        (HTTP + MAPPED + "  errorfile 503 sorry.http\nbackend a\n  server s :1\n", False),
+        (HTTP + FRONT.replace(" a", " b") + "  errorfile 503 /x\nbackend a\n  server s :1\n", True),
+        (HTTP + FRONT + "  mode tcp\n  errorfile 503 /x\nbackend a\n  server s :1\n", True),
+        (HTTP + "  default_backend a\n  errorfile 503 /x\nfrontend f\n  bind :1\nbackend a\n  server s :1\n", False),
+        (HTTP + "http-errors x\n  errorfile 404 /x\nbackend a\n  errorfiles x\n  server s :1\n", True),
+        (HTTP + "http-errors x\n  errorfile 503 /x\nbackend a\n  errorfiles x\n  server s :1\n", False),
+        (HTTP + "backend a\n  http-request deny deny_status 503\n  server s :1\n", False),
+        (HTTP + "backend a\n  http-request deny status 503 if { path /x }\n  server s :1\n", False),
+        (HTTP + "backend a\n  http-request return status 503 default-errorfiles\n  server s :1\n", False),
+        (
+            HTTP + 'backend a\n  http-request return status 503 content-type text/plain string "x"\n  server s :1\n',
+            True,
+        ),
+        (HTTP + "backend a\n  http-request deny deny_status 403\n  server s :1\n", True),
+        (HTTP + "  errorfile 503 /etc/haproxy/errors/503.http\nbackend a\n  server s :1\n", True),
+    ],
+)
+def test_a_503_of_the_sites_own_is_left_in_place_and_told(text, kept):
+    result = adopt.adopt([("a.cfg", text)], EMPTY, lambda path: path == "/etc/haproxy/errors/503.http")
+    assert (f"errorfile 503 {DIR}/503-v1.http" in result.files[0][1]) is kept
+    assert any("the site's own 503 (a.cfg:" in note for note in result.notes) is not kept
+
+
+def test_a_page_that_says_what_haproxy_says_is_nobodys_own():
+    head = b"HTTP/1.0 503 Service Unavailable\r\nCache-Control: no-cache\r\n\r\n"
+    said = b"<h1>503 Service Unavailable</h1>\nNo server is available to handle this request.\n"
+    body = b"<html><body>" + said + b"</body></html>\n"
+    assert pages.is_stock(head + body)
+    assert pages.is_stock((head + body).replace(b"\r\n", b"\n"))
+    assert not pages.is_stock(head + b"<p>We are sorry.</p>\n")
+    assert not pages.is_stock(b"")
 
 
 def test_an_existing_global_state_setting_is_not_doubled():
@@ -373,7 +476,8 @@ def test_what_the_doctor_reads():
     assert found.state_file == f"{DIR}/servers.state"
     assert found.hard_stop_after == "10m"
     assert [(s.address, s.level) for s in found.sockets] == [("/run/a", "admin"), ("/run/b", "operator")]
-    assert found.sticky == {"cookie", "stick"}
+    assert found.backends == {"plain": False, "cookie": True, "stick": True, "tcp": False}
+    assert found.keeps(f"{DIR}/servers.state") == {"plain", "cookie", "stick", "tcp"}
     assert found.tcp == {"tcp"}
     before = reading.read([("a.cfg", text)])
     assert (before.guards, before.dirs, before.state_file) == ({}, frozenset(), None)

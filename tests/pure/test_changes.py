@@ -16,6 +16,7 @@ from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed
 from lbagent.model.servers import Admin, Ref
 from lbagent.model.subject import Subject
+from lbagent.model.written import FrontendWritten, Written
 from lbagent.rules.change import Decision
 from lbagent.rules.change import parse as parse_change
 from lbagent.rules.decide import decide
@@ -44,6 +45,12 @@ UP = haproxy(
     backend("shared"),
 )
 DOWN = replace(UP, up=False, error="HAProxy does not answer")
+
+
+WRITTEN = Written(
+    frontends={"public": FrontendWritten(((":80",),), ("shared",), dynamic=False)}, keeps=frozenset(), sticky={}
+)
+SCOPED = replace(UP, written=WRITTEN)
 
 
 def ask(
@@ -199,7 +206,7 @@ def test_down_closes_at_once_until_its_end() -> None:
 
 
 def test_a_service_is_closed_on_its_frontends() -> None:
-    assert ask(mode("down", "public")).intent.services["public"].keys == ("public/shared",)
+    assert ask(mode("down", "public"), observed=SCOPED).intent.services["public"].keys == ("public/shared",)
 
 
 @pytest.mark.parametrize(
@@ -291,9 +298,17 @@ def test_without_a_guard_nothing_is_closed() -> None:
     assert ask(mode("up", "nova"), observed=bare), "opening needs no guard"
 
 
-def test_a_frontend_that_haproxy_does_not_have_is_refused() -> None:
-    sentence = refused("guard_missing", mode("down", "public"), observed=replace(UP, frontends=frozenset({"internal"})))
-    assert "no such frontend: public (public)" in sentence
+@pytest.mark.parametrize(
+    ("observed", "words"),
+    [
+        (UP, "public: HAProxy's configuration cannot be read"),
+        (replace(SCOPED, written=replace(WRITTEN, frontends={})), "has no frontend public"),
+        (replace(SCOPED, frontends=frozenset({"internal"})), "runs no frontend public yet"),
+        (replace(DOWN, written=replace(WRITTEN, frontends={})), "has no frontend public"),
+    ],
+)
+def test_a_scope_that_cannot_be_kept_is_refused(observed: Observed, words: str) -> None:
+    assert words in refused("scope", mode("down", "public"), observed=observed)
 
 
 def test_a_service_without_any_backend_in_haproxy_is_not_closed_by_pretending() -> None:

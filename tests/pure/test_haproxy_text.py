@@ -302,7 +302,7 @@ def test_what_cannot_change_is_asked_for_once_a_worker() -> None:
     first = len(channel.asked)
     observe(channel, DIR, facts)
     assert len(channel.asked) - first < first
-    observe(channel, DIR, Facts(1, {}, frozenset()))
+    observe(channel, DIR, Facts(1, {}, frozenset(), {}))
     assert "show table" in channel.asked[-3:]
 
 
