@@ -15,7 +15,7 @@ from tests.lab.haproxy import HAPROXY, HAProxy
 from tests.lab.ports import free_port
 from tests.lab.wait import eventually
 
-BIN = Path(sys.executable).parent
+BIN = Path(os.environ.get("LBAGENT_TEST_BIN", Path(sys.executable).parent))  # another version's programs, to compare
 
 
 def settings_for(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
 import json
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -47,6 +49,28 @@ def ask(
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
     finally:
         connection.close()
+
+
+class WebSocket:
+    """A connection that was upgraded, or was not: ``status``. ``say`` sends bytes and returns what comes back."""
+
+    def __init__(self, port: int, path: str = "/console", timeout: float = 20.0) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+        self._connection.request("GET", path, headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+        self._socket = self._connection.sock
+        self.status = self._connection.getresponse().status
+
+    def say(self, data: bytes) -> bytes:
+        """Empty when the connection was cut."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(data)
+            return self._socket.recv(4096)
+        return b""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
 
 
 @dataclass

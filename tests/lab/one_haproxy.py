@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ class Lab:
 
     ``port[name]`` is a service's public frontend, ``internal[name]`` its internal one. ``configuration`` is what
     haproxy.cfg was written from: change it and call :meth:`install`, as configuration management does.
+    ``by_address``: each node has an address of its own, by which the agent's configuration knows it; its servers are
+    called ``api1``…, so that no name says where they are.
     """
 
     def __init__(
@@ -36,35 +40,60 @@ class Lab:
         master: bool = True,
         guard: bool = True,
         global_lines: str = "",
+        by_address: bool = False,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lba-", dir="/tmp"))  # short: a unix socket's path has 107 bytes
         self.folder.chmod(0o755)
         self.nodes = [f"ctl{i + 1}" for i in range(nodes)]
-        self.port = {name: free_port() for name in services}
-        self.internal = {name: free_port() for name in services}
-        self.origins = {node: {name: Origin(f"{node}/{name}").start() for name in services} for node in self.nodes}
+        self.by_address = by_address
+        self.address = {n: f"127.0.0.{10 + i}" if by_address else "127.0.0.1" for i, n in enumerate(self.nodes, 1)}
+        self.port: dict[str, int] = {}
+        self.internal: dict[str, int] = {}
+        self.origins: dict[str, dict[str, Origin]] = {node: {} for node in self.nodes}
         self.haproxy = HAProxy(self.folder)
         self.state = self.folder / "state"
         lines = ("hard-stop-after 60s", *global_lines.splitlines())
         self.configuration = Configuration(head(self.haproxy.socket, lines), extra=extra)
         for name in services:
-            self._serve(name, check, (backend or {}).get(name, ""))
-        self.agent = Agent(self.folder, settings_for(self.folder, self.haproxy, "ctl1", settings, master=master))
+            self.serve(name, (backend or {}).get(name, ""), check)
+        more = {"nodes": {node: {"addresses": [address]} for node, address in self.address.items()}}
+        more = {**(more if by_address else {}), **(settings or {})}
+        self.agent = Agent(self.folder, settings_for(self.folder, self.haproxy, "ctl1", more, master=master))
         self.install(guard=guard)
 
-    def _serve(self, name: str, check: str, lines: str) -> None:
-        health = ["option httpchk GET /health"] if "check" in check else []
-        made = Backend(name, lines=[*health, *lines.splitlines()])
-        for node in self.nodes:
-            cookie = f"cookie {node} " if "cookie" in lines else ""
-            made.servers.append(Server(node, self.origins[node][name].port, words=f"{cookie}{check}"))
+    def serve(self, name: str, lines: str = "", check: str = CHECK) -> Backend:
+        """Add a backend with an origin on each node, and its frontends. :meth:`install` it once HAProxy runs."""
+        self.port[name], self.internal[name] = free_port(), free_port()
         for scope, port in (("public", self.port[name]), ("internal", self.internal[name])):
             self.configuration.add(Frontend(f"{name}_{scope}", f"127.0.0.1:{port}", name))
+        health = "option httpchk GET /health\n" if "check" in check else ""
+        return self._backend(name, f"{health}{lines}", check)
+
+    def serve_tcp(self, name: str, lines: str = "", check: str = CHECK) -> Backend:
+        """Add a `listen` section in `mode tcp`: what databases and queues have."""
+        self.port[name] = free_port()
+        return self._backend(name, f"mode tcp\n{lines}", check, f"127.0.0.1:{self.port[name]}")
+
+    def _backend(self, name: str, lines: str, check: str, bind: str = "") -> Backend:
+        made = Backend(name, lines=lines.splitlines(), bind=bind)
+        for number, node in enumerate(self.nodes, 1):
+            origin = Origin(f"{node}/{name}", host=self.address[node]).start()
+            self.origins[node][name] = origin
+            server = f"api{number}" if self.by_address else node
+            cookie = f"cookie {server} " if re.search(r"^\s*cookie ", lines, re.M) else ""
+            made.servers.append(Server(server, origin.port, origin.host, f"{cookie}{check}"))
         self.configuration.add(made)
+        return made
 
     def install(self, guard: bool = True) -> None:
         """Write haproxy.cfg anew, guarded. HAProxy does not reload by this."""
         self.agent.install(str(self.configuration), guard)
+
+    def reload(self, guard: bool = True) -> float:
+        """Install the configuration and reload HAProxy; when the new worker answered."""
+        self.install(guard)
+        self.haproxy.reload()
+        return time.time()
 
     def start(self) -> Lab:
         self.haproxy.start()

@@ -29,7 +29,7 @@ class Entry:
 
 
 class Origin:
-    """An HTTP server that logs; ``sick`` fails ``/health``.
+    """An HTTP server that logs; ``sick`` fails ``/health``. It speaks the websocket's way of upgrading, then echoes.
 
     ``/wait/MS`` in a path makes it take so long, unless :meth:`let_go` answers first.
     """
@@ -57,6 +57,11 @@ class Origin:
             self._server.server_close()
             self._server.cut()
             self._server = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open, idle ones included."""
+        return len(self._server.connections) if self._server else 0
 
     def requests(self, since: float = 0.0) -> list[Entry]:
         """What clients asked for, health checks left out, begun at or after ``since``."""
@@ -102,6 +107,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         origin: Origin = self.server.origin  # type: ignore[attr-defined]
         entry = Entry(self.command, self.path, dict(self.headers.items()), time.time())
         origin.log.append(entry)
+        if "upgrade" in self.headers.get("Connection", "").lower():
+            self._echo(entry)
+            return
         entry.body = self._body()
         parts = self.path.partition("?")[0].split("/")
         if "wait" in parts:
@@ -114,6 +122,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         entry.ended = time.time()  # before HAProxy can see the end
         self.wfile.write(body)
+
+    def _echo(self, entry: Entry) -> None:
+        """Bytes both ways until one side ends; what came in is the entry's body."""
+        self.close_connection = True
+        self.send_response(101)
+        self.send_header("Upgrade", self.headers.get("Upgrade", ""))
+        self.send_header("Connection", "Upgrade")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while data := self.connection.recv(4096):
+                entry.body += data
+                self.connection.sendall(data)
+        entry.ended = time.time()
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
