@@ -7,12 +7,13 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from lbagent.control.client import PATIENCE, Client, NoAgent, NotPermitted, Refused
-from lbagent.errors import CODES, Exit
+from lbagent.errors import CODES, Exit, LbagentError
+from lbagent.model import times
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,7 +53,22 @@ def answered() -> Iterator[None]:
         fail(error.message, CODES[error.code].exit if error.code in CODES else Exit.FAILED)
 
 
-def fail(message: str, code: Exit) -> None:
+def window(at: str | None, until: str | None, for_: str | None) -> tuple[dict[str, str | None], str]:
+    """(the window as the agent is told it, the window in words): times as typed here, with their zone from now on."""
+    try:
+        start = times.typed(at, "at", time.time()) if at is not None else None
+        begins = start.timestamp() if start else time.time()
+        end = times.typed(until, "until", begins) if until is not None else None
+        expected = end.timestamp() if end else begins + times.duration(for_, "for") if for_ is not None else None
+    except LbagentError as error:
+        fail(error.message, Exit.USAGE)
+    words = [f"from {times.shown(begins)}"] if start else []
+    words += [f"expected to end {times.shown(expected)}"] if expected is not None else []
+    told = {"at": start.isoformat() if start else None, "until": end.isoformat() if end else None, "for": for_}
+    return told, ", ".join(words)
+
+
+def fail(message: str, code: Exit) -> NoReturn:
     click.echo(f"lbctl: {message}", err=True)
     raise click.exceptions.Exit(int(code))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 
 import click
 
 from lbagent.cli import ask
 from lbagent.cli.table import columns
 from lbagent.control.client import Client
+from lbagent.model import times
 
 
 @click.command()
@@ -24,7 +24,7 @@ def history(socket: str, as_json: bool) -> None:
         return
     rows = [
         (
-            datetime.fromtimestamp(e["started"]).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            times.shown(e["started"]),
             e["by"],
             e["command"],
             ", ".join(

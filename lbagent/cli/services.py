@@ -17,9 +17,16 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
         "--for", "for_", metavar="DURATION", help="How long it is expected to take, such as 20m. Clients are told."
     )
     @click.option(
-        "--until", metavar="TIME", help="When it is expected to end, such as 2026-12-01T02:20:00Z. Clients are told."
+        "--until",
+        metavar="TIME",
+        help="When it is expected to end: 02:20, 2026-12-01T02:20 or 2026-12-01T02:20:00Z. Clients are told. Without "
+        "an offset it is in your zone.",
     )
-    @click.option("--at", metavar="TIME", help="Start at this time, not now. Until then response headers announce it.")
+    @click.option(
+        "--at",
+        metavar="TIME",
+        help="Start at this time, not now; times as for --until. Until then response headers announce it.",
+    )
     @click.option(
         "--deadline",
         metavar="DURATION",
@@ -46,18 +53,21 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
         dry_run: bool,
         as_json: bool,
     ) -> None:
+        told, words = ask.window(at, until, for_)
         body: dict[str, Any] = {
             "services": {name: {"mode": mode} for name in services},
-            "for": for_,
-            "until": until,
-            "at": at,
+            **told,
             "deadline": deadline,
             "force": force,
             "reason": reason,
             "local": local,
         }
         names = ", ".join(services)
-        closing = f"{names}: {mode} from {at}; response headers announce it until then" if at else f"{names}: {done}"
+        if words and (detach or dry_run) and not as_json:
+            click.echo(f"note: {names}: {mode} {words}", err=True)
+        closing = f"{names}: {done}" + (f"; {words}" if words else "")
+        if at:
+            closing = f"{names}: {mode} {words}; response headers announce it until then"
         ask.carry_out(
             socket,
             body,

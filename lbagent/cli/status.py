@@ -156,4 +156,4 @@ def _time(seconds: float | None) -> str:
         return ""
     moment = datetime.fromtimestamp(seconds).astimezone()
     same_day = moment.date() == datetime.now().astimezone().date()
-    return moment.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M")
+    return moment.strftime("%H:%M:%S%z" if same_day else "%Y-%m-%d %H:%M%z")

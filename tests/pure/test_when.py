@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -66,14 +67,77 @@ def test_a_time_is_iso_8601(text: str, seconds: int) -> None:
     assert when.moment(text, "at") == seconds
 
 
-def test_a_time_without_an_offset_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC-2")  # POSIX: two hours east of Greenwich
-    time.tzset()
-    try:
-        assert when.moment("2026-12-01T04:00:00", "at") == 1796090400
-    finally:
-        monkeypatch.undo()
+def test_a_time_without_an_offset_is_refused_where_its_zone_is_not_known() -> None:
+    with pytest.raises(LbagentError, match=r"^at: '2026-12-01T04:00:00' has no zone: add Z"):
+        when.moment("2026-12-01T04:00:00", "at")
+
+
+@pytest.fixture
+def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """This process in another time zone."""
+
+    def move(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
         time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+TOKYO, BERLIN = "Asia/Tokyo", "Europe/Berlin"
+NOON = 1796126400  # 2026-12-01T12:00:00Z
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "after", "moment"),
+    [
+        (TOKYO, "2026-12-01T23:00:00", NOON, "2026-12-01T23:00:00+09:00"),
+        (TOKYO, "2026-12-01 23:00", NOON, "2026-12-01T23:00:00+09:00"),
+        (TOKYO, "2026-12-01T23:00:00Z", NOON, "2026-12-01T23:00:00+00:00"),
+        (TOKYO, "23:00", NOON, "2026-12-01T23:00:00+09:00"),
+        (TOKYO, "20:59", NOON, "2026-12-02T20:59:00+09:00"),
+        (TOKYO, "21:00", NOON, "2026-12-02T21:00:00+09:00"),
+        (TOKYO, "21:00:01", NOON, "2026-12-01T21:00:01+09:00"),
+        (TOKYO, "14:00Z", NOON, "2026-12-01T14:00:00+00:00"),
+        (TOKYO, "02:00+02:00", NOON, "2026-12-02T02:00:00+02:00"),
+        (BERLIN, "2027-03-28T01:59", NOON, "2027-03-28T01:59:00+01:00"),
+        (BERLIN, "2027-03-28T03:00", NOON, "2027-03-28T03:00:00+02:00"),
+        (BERLIN, "2026-10-25T01:59", 0, "2026-10-25T01:59:00+02:00"),
+        (BERLIN, "2026-10-25T02:30+01:00", 0, "2026-10-25T02:30:00+01:00"),
+        (BERLIN, "02:30", 1806231600, "2027-03-29T02:30:00+02:00"),
+        ("UTC", "2026-12-01", 0, "2026-12-01T00:00:00+00:00"),
+    ],
+)
+def test_a_time_is_in_the_zone_of_whoever_types_it(
+    in_zone: Callable[[str], None], zone: str, text: str, after: float, moment: str
+) -> None:
+    in_zone(zone)
+    assert when.typed(text, "at", after).isoformat() == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "after", "words"),
+    [
+        ("2027-03-28T02:30", NOON, "02:30 on 2027-03-28 does not exist in this zone"),
+        ("02:30", 1806184800, "02:30 on 2027-03-28 does not exist"),
+        ("2026-10-25T02:30", 0, "give 2026-10-25T02:30:00\\+02:00 or 2026-10-25T02:30:00\\+01:00"),
+        ("soon", 0, "'soon' is not a time such as"),
+        ("25:00", 0, "'25:00' is not a time"),
+        ("2026-13-01T00:00", 0, "is not a time"),
+    ],
+)
+def test_a_time_that_the_zone_does_not_have_or_has_twice_is_refused(
+    in_zone: Callable[[str], None], text: str, after: float, words: str
+) -> None:
+    in_zone(BERLIN)
+    with pytest.raises(LbagentError, match=words):
+        when.typed(text, "at", after)
+
+
+def test_a_moment_is_shown_with_its_offset(in_zone: Callable[[str], None]) -> None:
+    in_zone(TOKYO)
+    assert when.shown(NOON) == "2026-12-01T21:00:00+09:00"
 
 
 @pytest.mark.parametrize(
