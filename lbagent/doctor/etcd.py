@@ -24,7 +24,7 @@ def etcd(config: Config) -> list[Finding]:
         try:
             view = asyncio.run(store.look())
         except StoreError as error:
-            mend = "is that member running, can it be reached, are store.etcd.ca, cert, key and user right?"
+            mend = "look whether that member runs and can be reached, and store.etcd.ca, cert, key and user are right"
             findings.append(Finding("wrong", "etcd", error.message, mend))
             continue
         finally:
@@ -33,6 +33,6 @@ def etcd(config: Config) -> list[Finding]:
         away = sorted(set(view.known()) - view.alive)
         findings.append(Finding("ok", "etcd", f"{endpoint}: shared intent {revision}, {len(view.known())} agents"))
         if away and len(findings) == 1:
-            mend = "start them, or `lbctl forget NODE` for one that is gone for good: until then commands end with 7"
+            mend = "start them: until then commands end with 7. A node that is gone for good: `lbctl forget NODE`"
             findings.append(Finding("warning", "agents", f"away: {', '.join(away)}", mend))
     return findings

@@ -21,25 +21,29 @@ def guards(config: Config, observed: Observed, known: Topology, reading: Reading
     absent = [b for b in bare if b not in written]
     if unloaded:
         mend = "reload HAProxy"
-        findings.append(Finding("wrong", "guard", f"in the file but not running: {', '.join(unloaded)}", mend))
+        findings.append(
+            Finding("wrong", "guard", f"in the file, but not in the running HAProxy: {', '.join(unloaded)}", mend)
+        )
     if absent:
-        mend = f"lbctl haproxy adopt {named} --write, then reload HAProxy"
+        mend = f"run `lbctl haproxy adopt {named} --write`, then reload HAProxy"
         findings.append(Finding("wrong", "guard", f"missing in {', '.join(absent)}", mend))
     if old:
-        mend = f"lbctl haproxy adopt {named} --write, then reload HAProxy, at leisure"
+        mend = f"run `lbctl haproxy adopt {named} --write` and reload HAProxy when it suits you"
         findings.append(Finding("warning", "guard", f"an older version in {', '.join(old)}; it goes on working", mend))
     if wanted and not bare and not old:
         findings.append(Finding("ok", "guard", f"in every backend of every service ({len(wanted)})"))
     if reading is not None and reading.dirs - {config.haproxy.seen_dir}:
         others = ", ".join(sorted(reading.dirs - {config.haproxy.seen_dir}))
-        mend = "adopt again, or set haproxy.state_dir (in a container: state_dir_in_haproxy) to that folder"
-        findings.append(Finding("wrong", "guard", f"reads {others}, lbagent writes {config.haproxy.seen_dir}", mend))
+        mend = "run `lbctl haproxy adopt` again, or set haproxy.state_dir (or state_dir_in_haproxy) to that folder"
+        findings.append(
+            Finding("wrong", "guard", f"HAProxy reads {others}, but lbagent writes {config.haproxy.seen_dir}", mend)
+        )
     unread = [n for n in file_names.LISTS if n not in observed.lists] + (
         [file_names.MAP] if observed.table is None else []
     )
     if wanted and len(bare) < len(wanted):
         if unread:
-            mend = "HAProxy loads them from the guard's lines: adopt again and reload"
+            mend = "run `lbctl haproxy adopt` again and reload HAProxy: it loads them by the guard's lines"
             findings.append(Finding("wrong", "maps", f"not loaded: {', '.join(unread)}", mend))
         else:
             findings.append(Finding("ok", "maps", f"the map and {len(file_names.LISTS)} lists are loaded"))

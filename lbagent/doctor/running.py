@@ -17,7 +17,7 @@ READS_WHAT_IT_REFUSES = (3, 0)
 def runtime_socket(config: Config, observed: Observed) -> list[Finding]:
     path = config.haproxy.socket
     if not observed.up:
-        mend = f"is HAProxy running, does it have `stats socket {path} level admin`, may this user connect to it?"
+        mend = f"look whether HAProxy runs, has `stats socket {path} level admin`, and lets this user connect"
         return [Finding("wrong", "runtime socket", observed.error, mend)]
     findings = []
     try:
@@ -27,7 +27,7 @@ def runtime_socket(config: Config, observed: Observed) -> list[Finding]:
     if level == "admin":
         findings.append(Finding("ok", "runtime socket", f"{path}, level admin"))
     else:
-        mend = f"write `level admin` behind `stats socket {path}` in HAProxy's global section and reload"
+        mend = f"write `level admin` behind `stats socket {path}` in HAProxy's global section, then reload HAProxy"
         findings.append(Finding("wrong", "runtime socket", f"{path} has level {level}", mend))
     if _version(observed) >= OLDEST:
         findings.append(Finding("ok", "version", f"HAProxy {observed.version}"))
@@ -49,18 +49,26 @@ def uploads(config: Config, observed: Observed) -> list[Finding]:
     except HAProxyError:
         return []
     if loaded.startswith(f"{cfg_lines.UPLOAD_LOADED}="):
-        return [Finding("ok", "uploads", "large ones to a closed service end in a readable answer, by Lua")]
-    mend = "adopt again and reload, or write the lines yourself (haproxy/global.cfg); with no Lua in HAProxy, take 3.0"
-    return [Finding("note", "uploads", "large ones to a closed service may end in a broken connection", mend)]
+        return [
+            Finding("ok", "uploads", "a client that sends a large body to a closed service gets the answer, by Lua")
+        ]
+    mend = "run `lbctl haproxy adopt` again and reload HAProxy; an HAProxy without Lua has to be 3.0 or newer"
+    return [
+        Finding(
+            "note", "uploads", "a client that sends a large body to a closed service may see a broken connection", mend
+        )
+    ]
 
 
 def master(config: Config) -> Finding:
     path = config.haproxy.master_socket
     if path is None:
         mend = "start HAProxy with -W -S /run/haproxy-master.sock,mode,660,group,haproxy and set haproxy.master_socket"
-        return Finding("note", "master socket", "none: workers left over by a reload cannot be seen", mend)
+        return Finding("note", "master socket", "none: workers that a reload left behind cannot be seen", mend)
     try:
         current, old = Master(path).workers()
     except HAProxyError as error:
-        return Finding("wrong", "master socket", error.message, "is HAProxy started with -W -S, may this user connect?")
+        return Finding(
+            "wrong", "master socket", error.message, "look whether HAProxy runs with -W -S and lets you connect"
+        )
     return Finding("ok", "master socket", f"{path}: worker {current}, {len(old)} old")

@@ -26,15 +26,21 @@ def services(config: Config, observed: Observed, known: Topology) -> list[Findin
     for name, service in known.services.items():
         if service.missing:
             mend = f"mend $.services.{name}.backends, or HAProxy's configuration"
-            findings.append(Finding("wrong", "services", f"{name}: not in HAProxy: {', '.join(service.missing)}", mend))
+            findings.append(
+                Finding("wrong", "services", f"{name}: HAProxy has no backend {', '.join(service.missing)}", mend)
+            )
         absent = [f for f in service.config.frontends if f.partition("@")[0] not in observed.frontends]
         if absent:
             mend = f"mend $.services.{name}.frontends"
-            findings.append(Finding("wrong", "services", f"{name}: no such frontend: {', '.join(absent)}", mend))
+            findings.append(Finding("wrong", "services", f"{name}: HAProxy has no frontend {', '.join(absent)}", mend))
         if service.tcp:
-            findings.append(Finding("note", "services", f"{name}: mode tcp, drain only: {', '.join(service.tcp)}"))
+            findings.append(
+                Finding(
+                    "note", "services", f"{name}: backends in mode tcp can only be drained: {', '.join(service.tcp)}"
+                )
+            )
     if known.unowned:
-        mend = "no mode and no drain touches them; list them under services if they should be part of it"
+        mend = "no mode and no drain applies to them; list them under a service if one should"
         found = f"http backends that no service owns: {', '.join(known.unowned)}"
         findings.append(Finding("note", "services", found, mend))
     return findings
@@ -47,13 +53,13 @@ def nodes(known: Topology) -> list[Finding]:
         there = ", ".join(dict.fromkeys(ref.server for ref in refs))
         findings.append(Finding("ok", "node", f"{node} ({known.why[node]}): {len(refs)} servers: {there}"))
         if left := known.stays.get(node):
-            mend = "`lbctl drain` leaves them in traffic; list their backends under services if it should not"
+            mend = "`lbctl drain` leaves them in traffic; list their backends under a service if it should not"
             found = f"{node}: servers that belong to no service: {', '.join(map(str, left))}"
             findings.append(Finding("note", "node", found, mend))
     if not known.nodes:
         findings.append(Finding("warning", "nodes", "none: no service has a server"))
     if known.nodeless:
-        mend = "list them under a node of the configuration, or take the list of servers out there"
+        mend = "list them under a node in the configuration, or take the node's own list of servers out"
         found = f"servers on no node: {', '.join(map(str, known.nodeless))}"
         findings.append(Finding("warning", "nodes", found, mend))
     return findings
