@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from itertools import pairwise
@@ -130,19 +129,14 @@ def start(lab: Lab, node: str) -> None:
 
 
 def configure(lab: Lab, tree: dict[str, Any], secret: Path) -> None:
-    """Lay a configuration of the page over the lab's, and have the agent read it again."""
+    """Lay a configuration of the page over the lab's, and start the agent anew with it, which ends nothing."""
     agent = lab.agent
     if "bypass" in tree:
         tree["bypass"]["secret_file"] = str(secret)
     agent.settings = laid_over(agent.settings, tree)
     agent.write()
-    read = agent.log.read_text().count("configuration read again")
-    assert agent.process is not None
-    agent.process.send_signal(signal.SIGHUP)
-    eventually(
-        lambda: agent.log.read_text().count("configuration read again") > read and agent.status()["haproxy"]["in_sync"],
-        lambda: f"the agent takes the page's configuration: {agent.log.read_text()[-2000:]}",
-    )
+    agent.stop()
+    agent.start()
 
 
 def laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
