@@ -17,9 +17,8 @@ WAITING = "waiting: "
 """How lbctl's lines begin that come or do not, as fast as things go: a page that shows none is silent about them."""
 
 VARIES = (
-    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "a moment in UTC"),
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?", "a day and a time"),
-    (r"\b\d\d:\d\d:\d\d\b", "a time of the day"),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:Z|[+-]\d\d:?\d\d)?", "a day and a time"),
+    (r"\b\d\d:\d\d:\d\d(?:[+-]\d{4})?", "a time of the day"),
     (r"\(\d+\.\d s\)|\b\d+\.\d s\b", "how long something took"),
     (r"\bpid \d+", "a process"),
     (r"HAProxy \d+\.\d+\.\d+", "HAProxy's version"),
@@ -50,7 +49,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**environment, "COLUMNS": "80", "LC_ALL": "C.UTF-8"},
+            env={**environment, "COLUMNS": "80", "TZ": "UTC", "LC_ALL": "C.UTF-8"},
             cwd=folder,
         )
         self._type(prelude)

@@ -1,11 +1,10 @@
-"""What the pages have besides commands: configurations that are right, lines of HAProxy's that are the shipped ones."""
+"""What the pages have besides commands: configurations that are right, and a place in the table of contents."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
 
-from lbagent.guard import cfg_lines
 from lbagent.settings.load import parse
 from tests.docs import test_commands
 from tests.docs.blocks import DOCS, OURS, Block, blocks, commands, pages
@@ -14,7 +13,6 @@ EVERY = [block for page in pages() for block in blocks(page)]
 LANGUAGES = {
     "console": "run by test_commands",
     "yaml": "read here",
-    "haproxy": "compared here",
     "keepalived": "run by tests/several/test_vip.py",
     "ini": "a systemd drop-in",
     "text": "a picture, or names",
@@ -49,14 +47,6 @@ def test_a_configuration_is_right(block: Block) -> None:
         parse(block.text, hostname="ctl1")
     else:
         assert isinstance(yaml.safe_load(block.text), dict)
-
-
-@pytest.mark.parametrize("block", of("haproxy"), ids=named)
-def test_lines_for_the_global_section_are_the_shipped_ones(block: Block) -> None:
-    """The first line names the state folder."""
-    head, *lines = block.text.splitlines()
-    shipped = cfg_lines.global_lines(head.removeprefix("# "))
-    assert lines == [line for line in shipped if not line.strip().startswith("#")]
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
