@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import http.server
 import json
+import os
 import socket
 import threading
 import time
@@ -51,12 +53,45 @@ def ask(
         connection.close()
 
 
+class Waiting:
+    """``count`` requests that were sent and are not answered yet, each on a connection of its own."""
+
+    def __init__(self, port: int, count: int, method: str = "POST", path: str = "/wait/60000") -> None:
+        self._connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(count)]
+        for connection in self._connections:
+            connection.request(method, path, b"x" if method == "POST" else None)
+        self._results: list[int | str] = []
+        self._threads = [threading.Thread(target=self._wait, args=(c,), daemon=True) for c in self._connections]
+        for thread in self._threads:
+            thread.start()
+
+    def _wait(self, connection: http.client.HTTPConnection) -> None:
+        try:
+            response = connection.getresponse()
+            response.read()
+            self._results.append(response.status)
+        except (OSError, http.client.HTTPException) as error:
+            self._results.append(repr(error))
+
+    @property
+    def ended(self) -> list[int | str]:
+        """What those got that are not open any more: a status, or an error."""
+        return list(self._results)
+
+    def all(self, seconds: float = 20.0) -> list[int | str]:
+        """What every one of them got; AssertionError when one is still open after ``seconds``."""
+        eventually(lambda: len(self._results) == len(self._connections), lambda: f"all end: {self._results}", seconds)
+        return self.ended
+
+
 class WebSocket:
     """A connection that was upgraded, or was not: ``status``. ``say`` sends bytes and returns what comes back."""
 
     def __init__(self, port: int, path: str = "/console", timeout: float = 20.0) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-        self._connection.request("GET", path, headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+        key = base64.b64encode(os.urandom(16)).decode()
+        headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": key}
+        self._connection.request("GET", path, headers={**headers, "Sec-WebSocket-Version": "13"})
         self._socket = self._connection.sock
         self.status = self._connection.getresponse().status
 
@@ -75,7 +110,10 @@ class WebSocket:
 
 @dataclass
 class Load:
-    """Keep-alive clients that ask until stopped; at most ``seconds`` long. ``results`` are (time, status or error)."""
+    """Keep-alive clients that ask until stopped; at most ``seconds`` long. ``results`` are (time, status or error).
+
+    ``fresh``: a connection for each request, as in front of a backend in `mode tcp`, where a connection is the unit.
+    """
 
     port: int
     path: str = "/v2"
@@ -85,6 +123,7 @@ class Load:
     seconds: float = 60.0
     body: bytes | None = None
     host: str = "127.0.0.1"
+    fresh: bool = False
     results: list[tuple[float, int | str]] = field(default_factory=list)
 
     def __enter__(self) -> Load:
@@ -119,6 +158,8 @@ class Load:
                     and isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError)
                 ):
                     self.results.append((began, repr(error)))
+            if self.fresh:
+                connection.close()
             time.sleep(self.pause)
         connection.close()
 

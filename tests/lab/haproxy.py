@@ -25,16 +25,18 @@ class HAProxy:
         self.pidfile = folder / "haproxy.pid"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, patience: float = 15.0) -> None:
+        """AssertionError when it does not answer within ``patience`` seconds."""
         self._process = subprocess.Popen(
             [*self.prefix, HAPROXY, "-W", "-db", "-S", str(self.master_socket), "-f", str(self.config)],
             stdout=subprocess.DEVNULL,
             stderr=(self.folder / "haproxy.log").open("ab"),
         )
-        self.wait_up()
+        self.wait_up(patience)
 
-    def wait_up(self) -> None:
-        eventually(self._answers, lambda: "HAProxy answers: " + (self.folder / "haproxy.log").read_text()[-2000:])
+    def wait_up(self, patience: float = 15.0) -> None:
+        log = self.folder / "haproxy.log"
+        eventually(self._answers, lambda: "HAProxy answers: " + log.read_text()[-2000:], patience)
 
     def _answers(self) -> bool:
         try:

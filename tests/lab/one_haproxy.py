@@ -25,7 +25,7 @@ class Lab:
     ``port[name]`` is a service's public frontend, ``internal[name]`` its internal one. ``configuration`` is what
     haproxy.cfg was written from: change it and call :meth:`install`, as configuration management does.
     ``by_address``: each node has an address of its own, by which the agent's configuration knows it; its servers are
-    called ``api1``…, so that no name says where they are.
+    called ``api1``…, so that no name says where they are. ``tcp`` names `listen` sections in `mode tcp`.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Lab:
         guard: bool = True,
         global_lines: str = "",
         by_address: bool = False,
+        tcp: tuple[str, ...] = (),
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lba-", dir="/tmp"))  # short: a unix socket's path has 107 bytes
         self.folder.chmod(0o755)
@@ -56,6 +57,8 @@ class Lab:
         self.configuration = Configuration(head(self.haproxy.socket, lines), extra=extra)
         for name in services:
             self.serve(name, (backend or {}).get(name, ""), check)
+        for name in tcp:
+            self.serve_tcp(name, (backend or {}).get(name, ""), check)
         more = {"nodes": {node: {"addresses": [address]} for node, address in self.address.items()}}
         more = {**(more if by_address else {}), **(settings or {})}
         self.agent = Agent(self.folder, settings_for(self.folder, self.haproxy, "ctl1", more, master=master))
@@ -104,7 +107,7 @@ class Lab:
 
     def _healthy(self) -> bool:
         servers = [s for service in self.agent.status()["services"] for s in service["servers"]]
-        return bool(servers) and all(s["health"] != "down" for s in servers)
+        return bool(servers) and all(s["health"] != "down" or s["admin"] == "maint" for s in servers)
 
     def requests(self, node: str, since: float = 0.0, service: str | None = None) -> list[Entry]:
         """What a node's origins were asked."""
