@@ -80,7 +80,7 @@ lint: setup ## style, types, layers
 	$(VENV)/bin/lint-imports
 
 docs: setup ## the reference from the program, then the manual into dist/manual; a link that leads nowhere fails
-	$(VENV)/bin/python docs/reference.py
+	$(VENV)/bin/python -m docs.generate
 	$(VENV)/bin/mkdocs build
 
 bench: setup ## what the guard costs per request

@@ -19,44 +19,49 @@ FORMATS = ("json", "slack")
 
 
 class HAProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
-    socket: Annotated[str, Key("HAProxy's runtime API; it needs `level admin`.", fields.path)] = (
+    socket: Annotated[str, Key("HAProxy's runtime socket, which needs `level admin`.", fields.path)] = (
         "/run/haproxy/admin.sock"
     )
     master_socket: Annotated[
         str | None,
         Key(
-            "HAProxy's master socket, by which the workers that a reload leaves over are seen and steered.",
+            "HAProxy's master socket, through which workers that a reload left behind are seen and changed.",
             fields.optional(fields.path),
-            default="found by itself where HAProxy was started with one that lbagent may open",
+            default="found by itself, if HAProxy was started with one that lbagent may open",
         ),
     ] = None
     config: Annotated[
         tuple[str, ...],
-        Key("HAProxy's configuration, files and folders in its order; read, never written.", fields.paths),
+        Key(
+            "HAProxy's configuration: files and folders in HAProxy's order. They are read, never written.", fields.paths
+        ),
     ] = ("/etc/haproxy/haproxy.cfg",)
     state_dir: Annotated[
-        str, Key("The folder of the map, lists, answers and drains that HAProxy loads at start.", fields.state_dir)
+        str,
+        Key("The folder of the map, lists, answers and drains that HAProxy loads when it starts.", fields.state_dir),
     ] = "/var/lib/lbagent/haproxy"
     state_dir_in_haproxy: Annotated[
         str | None,
-        Key("The name of state_dir as HAProxy sees it, where HAProxy runs in a container.", fields.state_dir_or_none),
+        Key("The name of state_dir inside HAProxy's container, if HAProxy runs in one.", fields.state_dir_or_none),
     ] = None
     code_dir: Annotated[
         str,
-        Key("The folder of what HAProxy runs as code; only root may be able to write there.", fields.state_dir),
+        Key("The folder of what HAProxy runs as code. Only root may be able to write there.", fields.state_dir),
     ] = "/usr/share/lbagent/haproxy"
     code_dir_in_haproxy: Annotated[
         str | None,
-        Key("The name of code_dir as HAProxy sees it, where HAProxy runs in a container.", fields.state_dir_or_none),
+        Key("The name of code_dir inside HAProxy's container, if HAProxy runs in one.", fields.state_dir_or_none),
     ] = None
     check_command: Annotated[
         tuple[str, ...],
-        Key("How adopt has a configuration checked; it appends `-f FILE` for each file.", fields.command),
+        Key(
+            "How `lbctl haproxy adopt` has a configuration checked. It appends `-f FILE` for each file.", fields.command
+        ),
     ] = ("haproxy", "-c")
     vip_track_file: Annotated[
         str | None,
         Key(
-            "A file for keepalived: it holds 1 while this node is drained as a whole, else 0.",
+            "A file for keepalived: 1 while this node is drained as a whole, else 0. Its folder has to exist.",
             fields.optional(fields.path),
         ),
     ] = None
@@ -85,25 +90,23 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
 class RetryAfter(msgspec.Struct, frozen=True, kw_only=True):
     """All in seconds."""
 
-    floor: Annotated[int, Key("The least that clients are told to wait, in seconds.", fields.whole(1, 86400))] = 30
-    cap: Annotated[int, Key("The most that clients are told to wait, in seconds.", fields.whole(1, 604800))] = 3600
+    floor: Annotated[int, Key("At least this many seconds.", fields.whole(1, 86400))] = 30
+    cap: Annotated[int, Key("At most this many seconds.", fields.whole(1, 604800))] = 3600
     spread: Annotated[
         int,
         Key(
-            "A random number of seconds up to this is added, so that clients do not return all at once.",
+            "Up to this many seconds are added by chance, so that clients do not return all at once.",
             fields.whole(0, 86400),
         ),
     ] = 30
 
 
 class Bypass(msgspec.Struct, frozen=True, kw_only=True):
-    networks: Annotated[
-        tuple[str, ...], Key("Networks whose requests pass in every mode.", fields.several(fields.network))
-    ] = ()
+    networks: Annotated[tuple[str, ...], Key("Requests from these networks pass.", fields.several(fields.network))] = ()
     secret_file: Annotated[
         str | None,
         Key(
-            "A file with a secret; a request that carries it in X-Maintenance-Bypass passes.",
+            "A file with a secret; a request with the secret in the header X-Maintenance-Bypass passes.",
             fields.optional(fields.path),
         ),
     ] = None
@@ -113,30 +116,30 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     backends: Annotated[
         tuple[str, ...] | None,
         Key(
-            "Its backends or `listen` sections; they replace those that were discovered.",
+            "Its backends or `listen` sections, in place of those that are discovered.",
             fields.optional(fields.several(fields.name, least=1)),
-            default="the discovered ones, else one of the service's own name",
+            default="those that are discovered, else one of the service's own name",
         ),
     ] = None
     frontends: Annotated[
         tuple[str, ...],
         Key(
-            "Modes concern only what comes in at these, `name` or `name@address`; empty: everything.",
+            "Modes concern only requests that come in here: `name` or `name@address`. Empty: all requests.",
             fields.several(fields.frontend),
         ),
     ] = ()
     preset: Annotated[
         str,
         Key(
-            "The shape of the answers and what read-only lets through.",
+            "The shape of the answers, and what read-only lets through.",
             fields.preset,
-            default="by the service's name, else `default`",
+            default="that of the service's name, else `default`",
         ),
     ] = presets.DEFAULT
     allow: Annotated[
         tuple[str, ...],
         Key(
-            "Requests that read-only lets through besides the preset's: METHOD and path, a regex.",
+            "Requests that read-only lets through, besides those of the preset: METHOD and a regex for the path.",
             fields.several(fields.rule),
             at="read_only.allow",
         ),
@@ -144,26 +147,30 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     deny: Annotated[
         tuple[str, ...],
         Key(
-            "GETs that read-only refuses besides the preset's: METHOD and path, a regex.",
+            "GETs that read-only refuses, besides those of the preset: METHOD and a regex for the path.",
             fields.several(fields.rule),
             at="read_only.deny",
         ),
     ] = ()
     depends_on: Annotated[
         tuple[str, ...],
-        Key("Services that it needs, added to those that the preset knows.", fields.several(fields.name)),
+        Key("Services that it needs, besides those that lbagent knows.", fields.several(fields.name)),
     ] = ()
     ready_check: Annotated[
         tuple[str, ...] | str | None,
         Key(
-            "What has to succeed as well before a server takes traffic: a command as a list, or `GET /path`.",
+            "What else has to succeed before a server takes traffic: a command as a list of words, or `GET /path`. "
+            "The agent runs it; `$LBAGENT_SERVER` and `$LBAGENT_ADDRESS` name the server.",
             fields.ready_check,
             at="ready.check",
         ),
     ] = None
     probes: Annotated[
         tuple[str, ...],
-        Key("Health checks of an outer balancer; they pass in every mode.", fields.several(fields.rule)),
+        Key(
+            "Health checks of an outer balancer, as METHOD and path. They pass in every mode.",
+            fields.several(fields.rule),
+        ),
     ] = ()
     min_ready: Annotated[
         int, Key("A command that would leave fewer servers in use is refused.", fields.whole(0, 1000))
@@ -174,7 +181,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     servers: Annotated[
         tuple[str, ...] | None,
         Key(
-            "Its servers by name; they replace those that were discovered.",
+            "Its servers by name, in place of those that are discovered.",
             fields.optional(fields.several(fields.name)),
             default="servers whose name is the node's",
         ),
@@ -186,11 +193,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     path: Annotated[
-        str, Key("The file of what operators asked for; with etcd, of what was last known.", fields.path)
+        str, Key("The file that keeps what operators asked for; with etcd, what was last known of it.", fields.path)
     ] = "/var/lib/lbagent/intent.json"
     etcd: Annotated[
         EtcdConfig | None,
-        Section("One intent for the HAProxies of a whole control plane, in etcd.", EtcdConfig, optional=True),
+        Section("One intent for all HAProxies of a control plane, in etcd.", EtcdConfig, optional=True),
     ] = None
 
 
@@ -198,66 +205,80 @@ class PageConfig(msgspec.Struct, frozen=True, kw_only=True):
     title: Annotated[str | None, Key("The page's headline.", fields.optional(fields.line))] = None
     contact: Annotated[str | None, Key("Whom to ask, as the page says it.", fields.optional(fields.line))] = None
     status_url: Annotated[str | None, Key("A link to the site's status page.", fields.optional(fields.url))] = None
-    file: Annotated[str | None, Key("A page of the site's own, in its place.", fields.optional(fields.path))] = None
+    file: Annotated[
+        str | None, Key("A file with a page of your own, in place of this one.", fields.optional(fields.path))
+    ] = None
 
 
 class WebhookConfig(msgspec.Struct, frozen=True, kw_only=True):
-    url: Annotated[str | None, Key("Where each event is POSTed to.", fields.optional(fields.url))] = None
+    url: Annotated[str | None, Key("Where each event is sent to, by POST.", fields.optional(fields.url))] = None
     url_file: Annotated[
-        str | None, Key("A file with that URL, where it is a secret.", fields.optional(fields.path))
+        str | None, Key("A file with that URL, if the URL is a secret.", fields.optional(fields.path))
     ] = None
     events: Annotated[
         tuple[Event, ...], Key("The events that are sent.", fields.several(fields.one_of(*EVENTS), least=1))
     ] = EVENTS
-    format: Annotated[str, Key("`json`, or `slack` for Slack's form.", fields.one_of(*FORMATS))] = "json"
+    format: Annotated[str, Key("The form of the events: `json` or `slack`.", fields.one_of(*FORMATS))] = "json"
 
 
 class NotifyConfig(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: Annotated[
-        tuple[WebhookConfig, ...], Entries("HTTP endpoints that are told what happens.", WebhookConfig)
+        tuple[WebhookConfig, ...], Entries("HTTP endpoints that are told of each event.", WebhookConfig)
     ] = ()
     horizon_messages: Annotated[
         str | None,
-        Key("Horizon's MESSAGES_PATH folder, for a message to whoever logs in.", fields.optional(fields.path)),
+        Key("Horizon's MESSAGES_PATH folder: whoever logs in there is told of windows.", fields.optional(fields.path)),
     ] = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     discover: Annotated[
-        bool, Key("Find services and nodes in the running HAProxy, besides those of this file.", fields.yes_or_no)
+        bool,
+        Key(
+            "Find services and nodes in the running HAProxy as well; false: only those of this file exist.",
+            fields.yes_or_no,
+        ),
     ] = True
-    node: Annotated[str, Key("This controller's name.", fields.name, default="the short hostname")]
+    node: Annotated[str, Key("The name of this host as a node.", fields.name, default="the short hostname")]
     haproxy: Annotated[HAProxyConfig, Section("The HAProxy beside this agent.", HAProxyConfig)] = HAProxyConfig()
-    control: Annotated[ControlConfig, Section("Who may ask the agent, and where.", ControlConfig)] = ControlConfig()
-    metrics_listen: Annotated[str, Key("Where Prometheus scrapes /metrics.", fields.listen, at="metrics.listen")] = (
-        "127.0.0.1:9779"
+    control: Annotated[ControlConfig, Section("Who may ask the agent, and where it can be asked.", ControlConfig)] = (
+        ControlConfig()
     )
-    retry_after: Annotated[RetryAfter, Section("Retry-After of the 503.", RetryAfter)] = RetryAfter()
-    bypass: Annotated[Bypass, Section("Who passes in every mode.", Bypass)] = Bypass()
+    metrics_listen: Annotated[
+        str, Key("The address where Prometheus scrapes /metrics.", fields.listen, at="metrics.listen")
+    ] = "127.0.0.1:9779"
+    retry_after: Annotated[
+        RetryAfter, Section("How long clients of a closed service are told to wait.", RetryAfter)
+    ] = RetryAfter()
+    bypass: Annotated[Bypass, Section("Whose requests pass in every mode.", Bypass)] = Bypass()
     services: Annotated[
-        dict[str, ServiceConfig], Entries("Laid over the discovered services, key by key.", ServiceConfig, "SERVICE")
+        dict[str, ServiceConfig],
+        Entries("Services: what is set here is laid over what is discovered, key by key.", ServiceConfig, "SERVICE"),
     ] = {}
     nodes: Annotated[
-        dict[str, NodeConfig], Entries("Laid over the discovered nodes, key by key.", NodeConfig, "NODE")
+        dict[str, NodeConfig],
+        Entries("Nodes: what is set here is laid over what is discovered, key by key.", NodeConfig, "NODE"),
     ] = {}
-    store: Annotated[StoreConfig, Section("Where the operators' intent is kept.", StoreConfig)] = StoreConfig()
+    store: Annotated[StoreConfig, Section("Where the intent, what operators asked for, is kept.", StoreConfig)] = (
+        StoreConfig()
+    )
     max_unavailable: Annotated[
         int | None,
         Key(
             "How many nodes may be drained at a time.",
             fields.optional(fields.whole(1, 1000)),
-            default="1 with etcd, no limit without",
+            default="1 with etcd, no limit without it",
         ),
     ] = None
     page: Annotated[PageConfig, Section("The 503 page for browsers.", PageConfig)] = PageConfig()
     announce: Annotated[
-        int, Key("How long before its start a window is told in response headers.", fields.seconds, default="7d")
+        int, Key("How long before its start a window is announced in response headers.", fields.seconds, default="7d")
     ] = 7 * 86400
     notify: Annotated[NotifyConfig, Section("Who is told of windows.", NotifyConfig)] = NotifyConfig()
     web_listen: Annotated[
         str | None,
         Key(
-            "Where a read-only page for people is served, such as 127.0.0.1:9780.",
+            "The address where a page for people is served, such as 127.0.0.1:9780. It changes nothing.",
             fields.optional(fields.listen),
             at="web.listen",
         ),

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 GENERATED = ("reference",)
-"""Folders of docs/ that docs/reference.py writes: compared with what it writes, so not run."""
+"""Folders of docs/ that docs/generate writes: compared with what it writes, so not run."""
 
 OURS = "# /etc/lbagent/lbagent.yaml\n"
 """How a block begins that is a configuration of lbagent."""

@@ -1,21 +1,12 @@
-"""Writes the reference of the manual and the man pages from the program itself: ``python docs/reference.py``.
-
-Each page has one source: click's commands, the table of error codes, the types of the configuration. Nothing here says
-again what stands there. ``--check`` writes nothing and ends with 1 where a file is not what it would be.
-"""
+"""The pages of the reference, in Markdown."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator
 
-import click
-
-from lbagent import daemon
+from docs.generate.verbs import verbs
 from lbagent.cli import lbctl
 from lbagent.control.openapi import document
 from lbagent.errors import CODES, Exit
@@ -23,41 +14,7 @@ from lbagent.metrics import MEASURES, Metrics
 from lbagent.model import status
 from lbagent.settings.reference import described
 
-DOCS = Path(__file__).parent
-HEAD = "<!-- Written by docs/reference.py: change the program's own texts, then run `make docs`. -->\n\n"
-
-
-HELP = "--help"
-"""Every command has it: the page shows it once."""
-
-
-class Verb(NamedTuple):
-    """A command as its ``--help`` has it. ``options`` are (names, meaning)."""
-
-    path: str  # such as lbctl haproxy adopt
-    usage: str
-    paragraphs: list[str]
-    options: list[tuple[str, str]]
-
-
-def verbs(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[Verb]:
-    """The command and all below it."""
-    context = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent)
-    records = [p.get_help_record(context) for p in command.get_params(context) if isinstance(p, click.Option)]
-    usage = " ".join(command.collect_usage_pieces(context))
-    paragraphs = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
-    options = [
-        (names, " ".join(text.split())) for names, text in filter(None, records) if parent is None or names != HELP
-    ]
-    yield Verb(path, f"{path} {usage}", paragraphs, options)
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            if below is not None:
-                yield from verbs(below, f"{path} {name}", context)
-
-
-# --------------------------------------------------------------------------------------------- Markdown
+HEAD = "<!-- Written by docs/generate: change the program's own texts, then run `make docs`. -->\n\n"
 
 
 def table(titles: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> str:
@@ -187,84 +144,3 @@ def metrics_page() -> str:
         )
     )
     return "".join(out)
-
-
-# -------------------------------------------------------------------------------------------- man pages
-
-
-def roff(text: str) -> str:
-    """Plain text for a man page: nothing in it is taken for a request."""
-    text = text.replace("\\", "\\e").replace("-", "\\-")
-    return re.sub(r"^([.'])", r"\\&\1", text, flags=re.MULTILINE)
-
-
-def man(name: str, section: int, title: str, parts: list[str]) -> str:
-    head = f'.\\" Written by docs/reference.py.\n.TH {name.upper()} {section} "" lbagent "{title}"\n'
-    return head + f".SH NAME\n{name} \\- {roff(title)}\n" + "".join(parts)
-
-
-def options(verb: Verb) -> str:
-    return "".join(f".TP\n.B {roff(name)}\n{roff(text)}\n" for name, text in verb.options)
-
-
-def paragraphs(verb: Verb) -> str:
-    return "".join(f".PP\n{roff(text)}\n" for text in verb.paragraphs)
-
-
-def lbctl_man() -> str:
-    top, *rest = verbs(lbctl, "lbctl")
-    parts = [f".SH SYNOPSIS\n.B {roff(top.usage)}\n.SH DESCRIPTION\n{paragraphs(top)}.SH OPTIONS\n{options(top)}"]
-    parts.append(".SH COMMANDS\n")
-    parts += [f".SS {roff(verb.usage)}\n{paragraphs(verb)}{options(verb)}" for verb in rest]
-    exits = "".join(f".TP\n.B {int(exit_)}\n{roff(exit_.meaning)}\n" for exit_ in Exit)
-    parts.append(f".SH EXIT STATUS\n{exits}")
-    parts.append(".SH ENVIRONMENT\n.TP\n.B LBAGENT_SOCKET\nas \\-\\-socket\n.TP\n.B LBAGENT_CONFIG\nas \\-\\-config\n")
-    parts.append(".SH SEE ALSO\n.BR lbagent (8),\n.BR haproxy (1)\n")
-    return man("lbctl", 1, "maintenance for the services behind an HAProxy", parts)
-
-
-def lbagent_man() -> str:
-    verb = next(verbs(daemon.main, "lbagent"))
-    parts = [f".SH SYNOPSIS\n.B {roff(verb.usage)}\n.SH DESCRIPTION\n{paragraphs(verb)}.SH OPTIONS\n{options(verb)}"]
-    keys = "".join(
-        f".TP\n.B {roff(d.path)}\n{roff(d.meaning)}" + (f" Default: {roff(d.default)}" if d.default else "") + "\n"
-        for d in described()
-    )
-    parts.append(f".SH CONFIGURATION\nThe file is YAML. Every key has a default.\n{keys}")
-    parts.append(
-        ".SH SIGNALS\n.TP\n.B SIGHUP\nRead the configuration again; keep the old one when the new one is wrong.\n"
-    )
-    parts.append(".SH SEE ALSO\n.BR lbctl (1),\n.BR haproxy (1)\n")
-    return man("lbagent", 8, "the agent beside an HAProxy", parts)
-
-
-PAGES: dict[str, Callable[[], str]] = {
-    "reference/lbctl.md": lbctl_page,
-    "reference/configuration.md": configuration_page,
-    "reference/codes.md": codes_page,
-    "reference/http.md": http_page,
-    "reference/status.md": status_page,
-    "reference/metrics.md": metrics_page,
-    "man/lbctl.1": lbctl_man,
-    "man/lbagent.8": lbagent_man,
-}
-"""File below docs/ → what writes it."""
-
-
-def main() -> int:
-    stale = []
-    for name, write in PAGES.items():
-        path, text = DOCS / name, write()
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale.append(name)
-        if "--check" not in sys.argv[1:]:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    for name in stale:
-        print(f"docs/{name}: {'not what the program says; run make docs' if '--check' in sys.argv else 'written'}")
-    return 1 if stale and "--check" in sys.argv else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
