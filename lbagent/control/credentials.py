@@ -22,6 +22,7 @@ from lbagent.settings.config import ControlConfig
 SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
 LARGEST_OPTION = 1024  # bytes that Python reads of a socket option: 256 groups; a user of more shows none of them
 UNSET = 4294967295  # a login uid that was never set
+CONTROL_GROUPS = tuple(Path("/sys/fs/cgroup") / below for below in ("", "unified", "systemd"))
 REMEMBERED = 30.0  # seconds for which the numbers of the configured users and groups are remembered
 
 
@@ -40,7 +41,7 @@ class Peer(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """The user it acts as; with the login user where a sudo hides that one."""
-        login = _login(self.pid)
+        login = login_user(self.pid)
         return self.user if login is None or login == self.uid else f"{_user(login)} as {self.user}"
 
 
@@ -97,11 +98,22 @@ def _numbers(listed: tuple[str, ...]) -> tuple[frozenset[int], frozenset[int]]:
     return frozenset(users), frozenset(of_group)
 
 
-def _login(pid: int) -> int | None:
-    """The audit login uid survives sudo and su; None where it was never set."""
+def login_user(pid: int, proc: Path = Path("/proc"), groups_: tuple[Path, ...] = CONTROL_GROUPS) -> int | None:
+    """Who logged in, in whose session the process ``pid`` runs; None where it is in none, or that cannot be known.
+
+    The audit login uid survives sudo and su. Where it was never set, or /proc shows the agent nothing of others, the
+    control group says it: logind puts each session into the slice of its user, and the kernel keeps it there.
+    """
     with contextlib.suppress(OSError, ValueError):
-        uid = int(Path(f"/proc/{pid}/loginuid").read_text(encoding="ascii"))
-        return None if uid == UNSET else uid
+        uid = int((proc / str(pid) / "loginuid").read_text(encoding="ascii"))
+        if uid != UNSET:
+            return uid
+    for root in groups_:
+        for members in root.glob("user.slice/user-*.slice/**/cgroup.procs"):
+            with contextlib.suppress(OSError, ValueError):
+                if str(pid) in members.read_text(encoding="ascii").split():
+                    slice_ = members.relative_to(root).parts[1]
+                    return int(slice_.removeprefix("user-").removesuffix(".slice"))
     return None
 
 

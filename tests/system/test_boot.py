@@ -34,7 +34,7 @@ pytestmark = [
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("LBAGENT_TEST_CACHE", "/var/cache/lbagent-test"))
-PACKAGES = "curl,dbus,haproxy,libsystemd0,make,procps,python3,python3-venv,systemd,systemd-sysv,sudo"
+PACKAGES = "curl,dbus,haproxy,libpam-systemd,libsystemd0,make,procps,python3,python3-venv,systemd,systemd-sysv,sudo"
 NSPAWN = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network")
 
 
@@ -257,6 +257,12 @@ def who_asks_comes_from_the_kernel(machine):
     assert machine.run("runuser", "-u", "nobody", "--", "lbctl", "status").returncode == 6
     machine.ok("useradd", "--groups", "lbagent", "alice")
     machine.ok("runuser", "-u", "alice", "--", "lbctl", "status")
+    # The login user behind a sudo, though the sandbox hides other users' processes from the agent.
+    (machine.root / "etc/sudoers.d/alice").write_text("alice ALL=(ALL) NOPASSWD: ALL\n")
+    session = ("systemd-run", "--quiet", "--pipe", "--wait", "--property=PAMName=login", "--uid=alice", "--")
+    machine.ok(*session, "sudo", "lbctl", "down", "nova", "--reason", "who")
+    machine.ok(*session, "sudo", "lbctl", "up", "nova")
+    assert json.loads(machine.ok("lbctl", "history", "--json"))[-1]["by"] == "alice as root"
 
 
 def a_maintenance_is_in_force_with_the_agent_stopped(machine):

@@ -64,7 +64,7 @@ def test_verify_finds_nothing_to_say(root):
 
 
 def test_the_sandbox_is_tight(root):
-    done = run("systemd-analyze", f"--root={root}", "security", "--offline=yes", "--threshold=20", "lbagent.service")
+    done = run("systemd-analyze", f"--root={root}", "security", "--offline=yes", "--threshold=13", "lbagent.service")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -92,8 +92,9 @@ def test_users_and_folders(root):
     assert {name: (oct(st.st_mode & 0o7777), st.st_uid) for name, st in found.items()} == {
         "etc/lbagent": ("0o755", 0),
         "var/lib/lbagent": ("0o755", int(uid)),
-        "var/lib/lbagent/haproxy": ("0o755", int(uid)),
+        "var/lib/lbagent/haproxy": ("0o2750", int(uid)),
     }
+    assert str((root / "var/lib/lbagent/haproxy").stat().st_gid) == groups["haproxy"][2]
 
 
 def test_sysusers_reads_without_a_complaint(root):
