@@ -32,6 +32,7 @@ from lbagent.control.sockets import by_address, make_room, tcp_listener, unix_li
 from lbagent.errors import Exit, StoreError
 from lbagent.guard import acl_lists
 from lbagent.haproxy.instance import HAProxy
+from lbagent.haproxy_cfg import state_folder
 from lbagent.metrics import Metrics
 from lbagent.settings.config import DEFAULT_PATH, Config
 from lbagent.settings.load import ConfigError, load
@@ -68,7 +69,7 @@ def main(path: Path, check: bool) -> None:
     journal.begin()
     logging.getLogger("aiohttp.server").addFilter(_no_fault_of_a_client)
     try:
-        Path(config.haproxy.state_dir).mkdir(parents=True, exist_ok=True)
+        state_folder.make(config.haproxy)
         with sole_user(Path(config.store.path)):
             asyncio.run(serve(config, path))
     except StoreError as error:

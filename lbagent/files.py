@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+LARGEST = 256 * 1024 * 1024  # bytes: of 100,000 services' map no more is needed
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
@@ -35,11 +38,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_all(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """Those of ``names`` that exist in ``folder`` and are text: name → content."""
+    """Those of ``names`` that exist in ``folder`` and are text: name → content.
+
+    What is no plain file, or larger than ``LARGEST``, is left out: root reads these files as well (`lbctl doctor`), and
+    a pipe in their place would hold it up.
+    """
     found = {}
     for name in names:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
-            found[name] = (folder / name).read_bytes().decode()
+            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                seen = os.fstat(descriptor)
+                if stat.S_ISREG(seen.st_mode) and seen.st_size <= LARGEST:
+                    found[name] = file.read(LARGEST).decode()
     return found
 
 

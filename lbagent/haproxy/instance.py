@@ -21,7 +21,7 @@ from lbagent.haproxy.master import Master, WorkerSocket
 from lbagent.haproxy.observe import Facts, observe
 from lbagent.haproxy.perform import perform
 from lbagent.haproxy.streams import cut, streams
-from lbagent.haproxy_cfg import reading
+from lbagent.haproxy_cfg import reading, state_folder
 from lbagent.haproxy_cfg.on_disk import Unreadable, Watched
 from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
 from lbagent.model.observed import BackendSeen, Observed, Stream, Worker
@@ -224,7 +224,7 @@ class HAProxy:
     def reserve(self, want: dict[str, str]) -> None:
         """Take the room on disk that ``want`` needs, until :meth:`release`; OSError when there is not enough."""
         folder = Path(self._config.state_dir)
-        folder.mkdir(parents=True, exist_ok=True)
+        state_folder.make(self._config)
         current = files.read_all(folder, FILES)
         text = "".join(t for name, t in want.items() if current.get(name) != t)
         files.write(folder / RESERVE, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lbagent import files
 log = logging.getLogger(__name__)
 
 KEPT = 1000  # lines
+MODE = 0o640  # operators' names and reasons are for those who may look: control.viewers
 
 
 class History:
@@ -25,9 +27,11 @@ class History:
             text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
             torn = "\n" if text and not text.endswith("\n") else ""  # what a power cut left of a line
             if text.count("\n") >= 2 * KEPT:
-                files.write(self._path, "\n".join(text.splitlines()[-KEPT:]) + "\n", mode=0o640)
+                files.write(self._path, "\n".join(text.splitlines()[-KEPT:]) + "\n", mode=MODE)
                 torn = ""
-            with self._path.open("a", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(self._path, flags, MODE), "a", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), MODE)  # one of an earlier version was for all to read
                 file.write(torn + json.dumps(entry) + "\n")
         except OSError as error:
             log.error("%s cannot be written: %s", self._path, error)

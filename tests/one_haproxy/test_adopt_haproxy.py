@@ -1,13 +1,21 @@
 """adopt with a real HAProxy: what deployers write is accepted afterwards, without a warning, and comes back whole."""
 
+import contextlib
+import grp
 import os
+import shutil
 import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from lbagent.cli.haproxy import haproxy
 from lbagent.guard import VERSION, cfg_lines, file_names
+from lbagent.haproxy_cfg import state_folder
+from lbagent.settings import load
 
 TIMES = "  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n"
 STRICT = "global\n  zero-warning\n"
@@ -347,23 +355,100 @@ def test_state_files_that_exist_are_never_overwritten(plain):
     assert (plain.state / file_names.MAP).read_bytes() == before
 
 
-def test_state_files_belong_to_the_folders_owner_and_are_for_all_to_read(plain):
-    plain.state.parent.mkdir()
+@pytest.fixture
+def open_place():
+    """Where other users than root can go."""
+    folder = Path(tempfile.mkdtemp(prefix="lba-", dir="/tmp"))
+    folder.chmod(0o755)
+    made = Place(folder, {"haproxy.cfg": PLAIN})
+    made.state.parent.mkdir()
+    yield made
+    shutil.rmtree(folder)
+
+
+OWNER = 12  # a user that is no agent's
+needs_root = pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="chown takes root")
+
+
+def test_state_files_belong_to_the_folders_owner_and_are_for_haproxys_group(open_place):
     if os.geteuid() == 0:
-        os.chown(plain.state.parent, 12, 34)
+        os.chown(open_place.state.parent, OWNER, 34)
     mask = os.umask(0o077)
     try:
-        assert plain.adopt("--write").exit_code == 0
+        assert open_place.adopt("--write").exit_code == 0
     finally:
         os.umask(mask)
-    owner = plain.state.parent.stat().st_uid
-    for path in (plain.state, *plain.state.iterdir()):
-        assert path.stat().st_uid == owner
-        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
-    assert {path.name for path in plain.state.iterdir()} == {
+    owner = open_place.state.parent.stat().st_uid
+    seen = open_place.state.stat()
+    assert seen.st_uid == owner
+    # Who is no member of that group cannot give it a folder.
+    assert seen.st_mode & 0o7777 == (0o755 if owner == OWNER else 0o2750)
+    for path in open_place.state.iterdir():
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (owner, 0o644)
+    assert {path.name for path in open_place.state.iterdir()} == {
         *file_names.LISTS,
         *(file_names.MAP, file_names.PAGE, file_names.ERRORFILE, file_names.UPLOAD, file_names.STATE),
     }
+
+
+@needs_root
+def test_the_folder_is_for_its_owner_and_haproxys_group(open_place):
+    """Its files hold reasons and operators' names."""
+    assert open_place.adopt("--write").exit_code == 0
+    seen = open_place.state.stat()
+    assert (seen.st_uid, grp.getgrgid(seen.st_gid).gr_name, seen.st_mode & 0o7777) == (0, "haproxy", 0o2750)
+
+
+@needs_root
+def test_root_is_led_nowhere_by_a_link_of_the_agents_user(open_place):
+    """The agent's user owns the folder above, so it could put a link to any folder into the place of state_dir."""
+    victim = open_place.folder / "victim"
+    victim.mkdir(mode=0o700)
+    os.chown(open_place.state.parent, OWNER, OWNER)
+    for link in (open_place.state, open_place.state.parent / "above"):
+        link.symlink_to(victim)
+        os.lchown(link, OWNER, OWNER)
+        open_place.state = open_place.state if link == open_place.state else link / "haproxy"
+        open_place.configure("")
+        done = open_place.adopt("--write")
+        assert done.exit_code == 1
+        assert f"is a link of user {OWNER}; nothing was written" in done.stderr
+        assert open_place.paths[0].read_bytes() == PLAIN.encode()
+    assert list(victim.iterdir()) == []
+    assert (victim.stat().st_uid, victim.stat().st_mode & 0o777) == (0, 0o700)
+
+
+SWAP = """
+import os, sys
+os.chdir(sys.argv[1])
+while True:
+    for swap in (lambda: os.rename("haproxy", "aside"), lambda: os.symlink(sys.argv[2], "haproxy"),
+                 lambda: os.unlink("haproxy"), lambda: os.rename("aside", "haproxy")):
+        try:
+            swap()
+        except OSError:
+            pass
+"""
+
+
+@needs_root
+def test_root_is_led_nowhere_whatever_is_swapped_meanwhile(open_place):
+    victim = open_place.folder / "victim"
+    victim.mkdir(mode=0o700)
+    os.chown(open_place.state.parent, OWNER, OWNER)
+    words = [sys.executable, "-c", SWAP, str(open_place.state.parent), str(victim)]
+    attacker = subprocess.Popen(words, user=OWNER, group=OWNER, extra_groups=[])
+    config = load.parse(f"haproxy: {{state_dir: {open_place.state}}}")
+    try:
+        for _ in range(150):
+            with contextlib.suppress(OSError):
+                state_folder.take_up(state_folder.lay_down(config))
+    finally:
+        attacker.kill()
+        attacker.wait()
+    assert list(victim.iterdir()) == []
+    assert (victim.stat().st_uid, victim.stat().st_mode & 0o777) == (0, 0o700)
+    assert (os.geteuid(), os.getegid()) == (0, 0)
 
 
 # -------------------------------------------------------------------------------------------- not accepted

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,28 @@ def test_the_history_keeps_the_newest(tmp_path: Path) -> None:
     assert len(entries) == KEPT
     assert entries[-1] == {"n": 2 * KEPT, "reason": "é\n"}
     assert len((tmp_path / "new" / "history.jsonl").read_text().splitlines()) == KEPT + 1
+
+
+def test_the_history_is_not_for_everyone(tmp_path: Path) -> None:
+    """It has operators' names; one that an earlier version made is narrowed."""
+    path = tmp_path / "history.jsonl"
+    path.write_text("")
+    path.chmod(0o644)
+    mask = os.umask(0)
+    try:
+        History(path).add({"id": "1"})
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.unlink()
+        History(path).add({"id": "2"})
+    finally:
+        os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "map")
+    (tmp_path / "list").write_text("a")
+    assert files.read_all(tmp_path, ("map", "list", "none")) == {"list": "a"}
 
 
 def test_a_line_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
