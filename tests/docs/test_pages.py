@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+
 import pytest
 import yaml
 
@@ -47,6 +50,16 @@ def test_a_configuration_is_right(block: Block) -> None:
         parse(block.text, hostname="ctl1")
     else:
         assert isinstance(yaml.safe_load(block.text), dict)
+
+
+def test_the_architecture_has_the_layers_that_are_checked() -> None:
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    contract = next(c for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    checked = [layer.replace("lbagent.", "").split(" : ") for layer in contract["layers"]]
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("| layer | what it is |")[2].partition("\n\n")[0]
+    described = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in table.splitlines()[2:]]
+    assert described == checked
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
