@@ -31,11 +31,19 @@ from tests.system.test_boot import Machine, wheels
 ELSEWHERE = {
     ("README.md", "make demo"): "run by tests/one_haproxy/test_demo.py",
     ("README.md", "make test"): "is what runs this",
+    ("docs/contributing.md", "make setup"): "has been run: `make test` begins with it",
+    ("docs/contributing.md", 'make test PYTEST_ARGS="tests/pure -k preset"'): "is what runs this",
 }
 """(page, command) → why it is not run here."""
 
 ONE_HAPROXY = ("docs/first-drain.md", "docs/schema-upgrade.md", "docs/read-only.md")
-OTHERS = ("README.md", "docs/install.md", "docs/several-haproxies.md", "docs/virtual-address.md")
+OTHERS = (
+    "README.md",
+    "docs/contributing.md",
+    "docs/install.md",
+    "docs/several-haproxies.md",
+    "docs/virtual-address.md",
+)
 DEPLOYERS = {
     # page: (layout, is the guard there when it begins, the page's paths and where they are in a layout's folder)
     "docs/deployers/kolla-ansible.md": ("kolla", True, {}),
@@ -144,6 +152,15 @@ def laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     for key, value in above.items():
         out[key] = laid_over(out.get(key) or {}, value) if isinstance(value, dict) else value
     return out
+
+
+# ----------------------------------------------------------------------------------------- this checkout
+
+
+def test_the_page_about_contributing() -> None:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MAKE", "MFLAGS"))}
+    with closing(Session(clean, ROOT, places={".venv/bin/pytest": f"{BIN}/pytest"})) as session:
+        run(session, "docs/contributing.md")
 
 
 # ------------------------------------------------------------------------------------------ deployers
