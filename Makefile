@@ -106,6 +106,8 @@ install: ## into PREFIX (/opt/lbagent), for systemd; DESTDIR for packagers
 	  sed 's|/opt/lbagent/|$(PREFIX)/|' "systemd/$$unit" > "$(DESTDIR)/usr/lib/systemd/system/$$unit"; done
 	install -D -m 644 systemd/haproxy-lbagent.conf "$(DESTDIR)/usr/lib/systemd/system/haproxy.service.d/lbagent.conf"
 	install -D -m 644 systemd/lbagent.sysusers "$(DESTDIR)/usr/lib/sysusers.d/lbagent.conf"
+	install -D -m 644 -t "$(DESTDIR)/usr/local/share/man/man1" docs/man/lbctl.1
+	install -D -m 644 -t "$(DESTDIR)/usr/local/share/man/man8" docs/man/lbagent.8
 	install -D -m 644 systemd/lbagent.tmpfiles "$(DESTDIR)/usr/lib/tmpfiles.d/lbagent.conf"
 	install -d "$(DESTDIR)/usr/local/bin" && ln -sfn "$(PREFIX)/bin/lbctl" "$(DESTDIR)/usr/local/bin/lbctl"
 	[[ -e "$(DESTDIR)/etc/lbagent/lbagent.yaml" ]] || install -D -m 644 haproxy/lbagent.yaml "$(DESTDIR)/etc/lbagent/lbagent.yaml"
