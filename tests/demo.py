@@ -180,7 +180,7 @@ def rolling(demo: Demo) -> None:
             served = eventually(lambda name=name: demo.lab.requests("ctl2", ready, name), f"ctl2 serves {name}")
             demo.see(f"ctl2 serves {name} again", "yes", "yes" if served else "no")
         demo.see_untouched("ctl2", drained, until=asked)
-        told("The live traffic below is all of it since before the drain.")
+        told("The live traffic below is counted from before the drain on.")
         demo.see_traffic(began)
 
 
