@@ -7,7 +7,6 @@ import contextlib
 import logging
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,13 +139,13 @@ def _agent(config: Config, ticked: Callable[[float], object]) -> Agent:
     own = OwnIntent(FileStore(Path(config.store.path)))
     reconciler = Reconciler(config, HAProxy(config.haproxy), secret_digest(config))
     history = History(Path(config.store.path).with_name("history.jsonl"))
-    keeper: Keeper = Alone(own, reconciler, time.time)
+    keeper: Keeper = Alone(own, reconciler)
     if config.store.etcd is not None:
         from lbagent.store.etcd.store import EtcdStore  # noqa: PLC0415 requests takes its time, and one HAProxy alone needs none of it
 
         shared = SharedIntent(EtcdStore(config.store.etcd, config.node), config.node)
-        exchange = Exchange(own, reconciler, shared, history, time.time)
-        keeper = Member(own, reconciler, shared, exchange, time.time)
+        exchange = Exchange(own, reconciler, shared, history)
+        keeper = Member(own, reconciler, shared, exchange)
     return Agent(reconciler, keeper, Operations(history), ticked)
 
 

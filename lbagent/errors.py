@@ -35,6 +35,7 @@ class Code(NamedTuple):
     status: int
     exit: Exit
     meaning: str
+    overridable: bool = False  # a rule that `--force`, or `--override` with its code, sets aside
 
 
 CODES: dict[str, Code] = {
@@ -45,10 +46,13 @@ CODES: dict[str, Code] = {
     "method_not_allowed": Code(405, Exit.USAGE, "The path does not have this method."),
     "too_large": Code(413, Exit.USAGE, "The request is too large."),
     "forbidden": Code(403, Exit.NOT_PERMITTED, "`control.admins` and `control.viewers` do not name this user."),
-    "last_server": Code(409, Exit.REFUSED, "A service would be left without the ready servers that it needs."),
-    "max_unavailable": Code(409, Exit.REFUSED, "More nodes would be drained together than `max_unavailable` allows."),
+    "last_server": Code(409, Exit.REFUSED, "A service would be left without the ready servers that it needs.", True),
+    "max_unavailable": Code(
+        409, Exit.REFUSED, "More nodes would be drained together than `max_unavailable` allows.", True
+    ),
     "agent_alive": Code(409, Exit.REFUSED, "The agent that should be forgotten is running."),
-    "tcp_backend": Code(409, Exit.REFUSED, "A backend is in `mode tcp`: it can be drained, but not closed."),
+    "tcp_backend": Code(409, Exit.REFUSED, "A backend is in `mode tcp`: it can be drained, but not closed.", True),
+    "not_kept": Code(409, Exit.REFUSED, "HAProxy would forget the drain at its next reload.", True),
     "guard_missing": Code(409, Exit.REFUSED, "HAProxy's configuration lacks the guard, a backend or a frontend."),
     "scope": Code(409, Exit.REFUSED, "`frontends` of a service names nothing that HAProxy listens on."),
     "revision": Code(409, Exit.REFUSED, "Somebody changed the intent after the revision in `if_revision`."),
@@ -58,6 +62,11 @@ CODES: dict[str, Code] = {
     "haproxy": Code(503, Exit.FAILED, "HAProxy refused a command, or does not answer."),
     "internal": Code(500, Exit.FAILED, "lbagent has a defect. Its log has the details."),
 }
+
+
+def overridable() -> list[str]:
+    """The codes of the rules that an operator can set aside."""
+    return [name for name, code in CODES.items() if code.overridable]
 
 
 class LbagentError(Exception):

@@ -38,7 +38,7 @@ BUSY = 0.05  # the same while a command waits
 
 
 class Agent:
-    """``ticked`` is told how many seconds each tick took; ``clock`` gives seconds since 1970."""
+    """``ticked`` is told how many seconds each tick took."""
 
     def __init__(
         self,
@@ -46,10 +46,9 @@ class Agent:
         keeper: Keeper,
         operations: Operations,
         ticked: Callable[[float], object] = lambda _: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.reconciler, self.keeper, self.operations = reconciler, keeper, operations
-        self._ticked, self._clock = ticked, clock
+        self._ticked, self._clock = ticked, reconciler.clock
         self._wake = asyncio.Event()
         self.looked = asyncio.Event()  # HAProxy was asked at least once
 
@@ -82,7 +81,7 @@ class Agent:
 
     def _pause(self) -> float:
         """Seconds until the next tick."""
-        if self.operations.waited_for or self.reconciler.barriers.pending(self.keeper.own.intent, self._clock()):
+        if self.operations.waited_for or self.reconciler.barriers.pending(self.keeper.own.intent, self._clock.now()):
             return BUSY
         return OTHERS_WAIT if self.keeper.waited_for else TICK
 
@@ -125,7 +124,8 @@ class Agent:
             failures=condition.failures,
             unwritten=condition.unwritten,
             down_for=time.monotonic() - reconciler.answered,
-            now=self._clock(),
+            now=self._clock.now(),
+            steady=self._clock.steady(),
             node=self.config.node,
             view=self.keeper.view,
         )
@@ -138,7 +138,7 @@ class Agent:
         if change.dry_run:
             return {"dry_run": True, "notes": list(decided.decision.notes), "plan": list(decided.steps)}
         async with self.keeper.own.lock:  # a tick that has not seen the new intent must not judge its operation
-            number = self.operations.begin(decided, change, by, self._clock())
+            number = self.operations.begin(decided, change, by, self._clock.now())
             await self._tick(look=False)
         self.wake()
         return self.operations.get(number)
@@ -169,7 +169,7 @@ class Agent:
             own.intent,
             reconciler.observed,
             reconciler.barriers.of(own.intent),
-            self._clock(),
+            self._clock.now(),
             self.keeper.view,
         )
         agents, store = self.keeper.shown() or (None, None)

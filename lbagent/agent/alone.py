@@ -18,8 +18,8 @@ from lbagent.rules.waiting import Situation
 
 
 class Alone:
-    def __init__(self, own: OwnIntent, reconciler: Reconciler, clock: Callable[[], float]) -> None:
-        self.own, self._reconciler, self._clock = own, reconciler, clock
+    def __init__(self, own: OwnIntent, reconciler: Reconciler) -> None:
+        self.own, self._reconciler = own, reconciler
 
     async def decide(self, change: Change, by: str) -> Decided:
         if change.local:
@@ -29,7 +29,12 @@ class Alone:
             await reconciler.look(self.own)
             self.own.require()
             decision = decide(
-                reconciler.config, reconciler.topology, reconciler.observed, self.own.intent, change, self._clock(), by
+                reconciler.site,
+                self.own.intent,
+                change,
+                reconciler.clock.now(),
+                by,
+                steady=reconciler.clock.steady(),
             )
             if change.dry_run:
                 return Decided(decision=decision, steps=reconciler.preview(decision.intent))

@@ -41,10 +41,9 @@ class Exchange:
         reconciler: Reconciler,
         shared: SharedIntent,
         history: History,
-        clock: Callable[[], float],
     ) -> None:
         self._own, self._reconciler, self._shared, self._history = own, reconciler, shared, history
-        self._clock = clock
+        self._clock = reconciler.clock
         self._due = asyncio.Event()  # something is to be reported, or to be read:
         self._read_again = True
         self.report: Report | None = None  # of the last tick
@@ -131,7 +130,7 @@ class Exchange:
     # ----------------------------------------------------------------------------------------- moving on
 
     async def _move_on(self, view: View) -> None:
-        mine, now, me = self._own.intent, self._clock(), self._reconciler.config.node
+        mine, now, me = self._own.intent, self._clock.steady(), self._reconciler.config.node
         if mended := share.mend(view.intent, mine, now):
             shared, why = mended
             log.warning("%s", why)
@@ -157,7 +156,7 @@ class Exchange:
             subject = Subject.parse(text)
             if not overrides.to_pass_on(subject, self._own.intent, shared):
                 continue
-            now = self._clock()
+            now = self._clock.steady()
             if subject.node:
                 mine: Drain | ServiceIntent = self._own.intent.drains[subject.node][subject.service]
                 after = self._drained_everywhere(subject, self._own.intent.drains[subject.node][subject.service], view)
@@ -185,14 +184,13 @@ class Exchange:
         shared = view.intent or Intent()
         try:
             return decide(
-                reconciler.config,
-                reconciler.topology,
-                reconciler.observed,
+                reconciler.site,
                 shared,
                 change,
-                self._clock(),
+                self._clock.now(),
                 mine.by,
                 others,
+                self._clock.steady(),
             ).intent
         except LbagentError as error:
             if self.refused.get(str(subject)) != error.message:
@@ -202,7 +200,7 @@ class Exchange:
 
     async def note(self, command: str, subject: Subject, by: str, reason: str) -> None:
         """Write into the history what no operation stands for."""
-        now = self._clock()
+        now = self._clock.now()
         revision = self._own.intent.followed.revision if self._own.intent.followed else 0
         entry = {
             "id": f"{command}-{revision}-{int(now)}",

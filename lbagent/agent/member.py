@@ -56,10 +56,10 @@ class Member:
         reconciler: Reconciler,
         shared: SharedIntent,
         exchange: Exchange,
-        clock: Callable[[], float],
     ) -> None:
         self.own, self.shared, self.exchange = own, shared, exchange
-        self._reconciler, self._clock = reconciler, clock
+        self._reconciler, self._clock = reconciler, reconciler.clock
+        own.may_begin = lambda: shared.view is not None
         self._in_force: Stamp | None = None  # the newest shared revision that every worker was read back with
 
     async def run(self, wake: Callable[[], None], waited_for: Callable[[], bool]) -> None:
@@ -69,7 +69,7 @@ class Member:
 
     async def follow(self) -> None:
         view = self.shared.view
-        if view is None or view.intent is None or share.mend(view.intent, self.own.intent, self._clock()):
+        if view is None or view.intent is None or share.mend(view.intent, self.own.intent, self._clock.steady()):
             return
         live = self.shared.alone_since is None
         before = self.own.intent
@@ -84,7 +84,7 @@ class Member:
 
     def _as_followed(self, shared: Intent, live: bool = True) -> Intent:
         reconciler = self._reconciler
-        return follow(self.own.intent, shared, reconciler.topology, reconciler.observed, self._clock(), live)
+        return follow(self.own.intent, shared, reconciler.topology, reconciler.observed, self._clock.steady(), live)
 
     @property
     def up_to_date(self) -> bool:
@@ -142,7 +142,7 @@ class Member:
 
     async def _decide_for_all(self, change: Change, by: str, until: float) -> Decided:
         view = await self._look_patiently(until)
-        if self.own.known and (mended := share.mend(view.intent, self.own.intent, self._clock())):
+        if self.own.known and (mended := share.mend(view.intent, self.own.intent, self._clock.steady())):
             log.warning("%s", mended[1])
             view = replace(view, intent=await self._in_time(self.shared.swap(mended[0]), until))
         base = view.intent or Intent()
@@ -151,12 +151,10 @@ class Member:
             await reconciler.look(self.own)
             self.own.require()
             await self.follow()
-            now = self._clock()
             others = elsewhere(view, node, self.own.intent)
-            decision = decide(
-                reconciler.config, reconciler.topology, reconciler.observed, base, change, now, by, others
-            )
-            shared = share.share(decision.intent, base, decision.subjects, node, now)
+            steady = self._clock.steady()
+            decision = decide(reconciler.site, base, change, self._clock.now(), by, others, steady)
+            shared = share.share(decision.intent, base, decision.subjects, node, steady)
             self.own.intent = overrides.compare(self.own.intent, decision.subjects)
             mine = self._as_followed(replace(shared, revision=base.revision + 1))
             if change.dry_run:
@@ -177,8 +175,15 @@ class Member:
         async with self.own.lock:
             await reconciler.look(self.own)
             self.own.require()
-            before, now = self.own.intent, self._clock()
-            decision = decide(reconciler.config, reconciler.topology, reconciler.observed, before, change, now, by)
+            before, now = self.own.intent, self._clock.steady()
+            decision = decide(
+                reconciler.site,
+                before,
+                change,
+                self._clock.now(),
+                by,
+                steady=now,
+            )
             if change.dry_run:
                 return Decided(decision=decision, steps=reconciler.preview(decision.intent))
             exceptions = before.exceptions | self._overrides(decision, before, away, now)
@@ -248,7 +253,7 @@ class Member:
         """A leader's election or a restart is waited for, as far as lbctl's patience allows; an outage is not."""
         for_looks = until - LONGEST / 8
         since = self.shared.alone_since
-        outage = since is not None and self._clock() - since > ELECTION
+        outage = since is not None and self._clock.now() - since > ELECTION
         while True:
             try:
                 return await self._in_time(self.shared.look(), for_looks)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -35,6 +36,7 @@ class OwnIntent:
         self.intent = Intent()
         self.known = False  # it was read or rebuilt; until then nothing is touched
         self.trouble = ""  # why it is not known
+        self.may_begin: Callable[[], bool] = lambda: True  # where the intent is shared: etcd was read
         self.stuck = ""  # why it cannot move on: the store does not take it
 
     async def learn(self, observed: Observed) -> None:
@@ -54,6 +56,9 @@ class OwnIntent:
                 log.warning("%s: rebuilt from what HAProxy holds", why)
                 copy = await self._store.swap(stored.revision if stored else copy.revision, copy)
             self.intent, self.known, self.trouble = copy, True, ""
+        elif not damaged and _first_start(observed) and self.may_begin():
+            log.info("first start: the files that HAProxy loads are laid down")
+            self.known, self.trouble = True, ""
         else:
             self.trouble = f"{why}, and HAProxy and its files hold none: nothing is touched until HAProxy answers"
 
@@ -79,6 +84,11 @@ class OwnIntent:
             self.stuck = error.message
         else:
             self.stuck = ""
+
+
+def _first_start(observed: Observed) -> bool:
+    """None of HAProxy's files is there. Deployers put the guard in place before the agent has ever run."""
+    return all("/" in name for name in observed.files)  # keepalived's file is named by its path
 
 
 def _copy_in_haproxy(observed: Observed) -> Intent | None:

@@ -21,6 +21,8 @@ import msgspec
 from msgspec.structs import replace
 
 from lbagent.agent.barriers import Barriers
+from lbagent.agent.clock import Clock
+from lbagent.agent.fed import Fed
 from lbagent.agent.own_intent import OwnIntent
 from lbagent.agent.steps import describe
 from lbagent.errors import HAProxyError, StoreError
@@ -28,11 +30,13 @@ from lbagent.haproxy.instance import HAProxy
 from lbagent.model.actions import Action, CutSessions, ProveHealth, WriteFile
 from lbagent.model.intent import Intent, Phase
 from lbagent.model.observed import Observed
-from lbagent.model.servers import Ref
+from lbagent.model.servers import Admin, Ref
 from lbagent.model.subject import Subject
 from lbagent.rules.drains import advance
 from lbagent.rules.plan import AWAY, Desired, address, desired, plan
+from lbagent.rules.request import Site
 from lbagent.settings.config import Config
+from lbagent.topology.covered import cover
 from lbagent.topology.resolve import topology
 
 log = logging.getLogger(__name__)
@@ -52,29 +56,34 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reconciler:
-    """``digest`` is that of the bypass secret; ``clock`` gives seconds since 1970."""
+    """``digest`` is that of the bypass secret."""
 
-    def __init__(
-        self, config: Config, haproxy: HAProxy, digest: str | None = None, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, config: Config, haproxy: HAProxy, digest: str | None = None, clock: Clock | None = None) -> None:
         self.config = config
-        self._haproxy, self._digest, self._clock = haproxy, digest, clock
+        self._haproxy, self._digest, self.clock = haproxy, digest, clock or Clock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="haproxy")
         self.observed = Observed(up=False, error="HAProxy has not been asked yet")
         self.topology = topology(config, {})
         self.condition = Condition()
         self.barriers = Barriers()
-        self.proved: set[Ref] = set()  # servers whose checks began afresh at our word
+        self.proved: set[Ref] = set()  # servers whose checks began afresh at our word, or never stopped
+        self._never_in_maint: set[Ref] = set()  # of those held: their checks went on all the time
+        self._fed = Fed()
         self.answered = -math.inf  # when HAProxy did last, by the monotonic clock
         self.repaired = self.errors = self.reloads = 0
         self._wanted: Desired | None = None
+
+    @property
+    def site(self) -> Site:
+        return Site(self.config, self.topology, self.observed)
 
     # --------------------------------------------------------------------------------------- looking
 
     async def look(self, own: OwnIntent) -> None:
         """Ask HAProxy and read its files; learn the intent where it is not known yet."""
         before = self.observed
-        self.observed = seen = await self._off_loop(self._haproxy.observe)
+        seen = await self._off_loop(self._haproxy.observe)
+        self.observed = seen = replace(seen, fed=self._fed.of(before, seen))
         if seen.up:
             self.answered = time.monotonic()
         self.topology = topology(self.config, seen.backends)
@@ -147,21 +156,33 @@ class Reconciler:
             log.warning("repairing drift: %s", "; ".join(map(describe, drift[:5])))
 
     async def _advance(self, own: OwnIntent, settled: bool, together: frozenset[Subject]) -> None:
-        moved = advance(own.intent, self.observed, self.proved, self._clock(), settled, together)
+        covered = cover(own.intent, self.topology, self.observed)
+        self._believe_running_checks(covered)
+        moved = advance(covered, self.observed, self.proved, self.clock.now(), settled, together, self.clock.steady())
         if moved is not own.intent:
             self.proved &= {ref for ref, hold in moved.held().items() if hold.drain.phase is Phase.RETURNING}
         await own.move_on(moved)
 
+    def _believe_running_checks(self, intent: Intent) -> None:
+        """A busy server is not called down to prove its health; one that was in drain all along needs no proof."""
+        held = intent.held()
+        seen = {ref: server for ref in held if (server := self.observed.server(ref)) is not None}
+        begun = {ref for ref, hold in held.items() if hold.drain.phase is Phase.HELD and seen.get(ref)}
+        self._never_in_maint |= {ref for ref in begun if seen[ref].admin is Admin.READY}
+        self._never_in_maint &= {ref for ref, server in seen.items() if server.admin is not Admin.MAINT}
+        busy = {ref for ref in self._never_in_maint if self.observed.sessions(ref)}
+        self.proved |= {ref for ref in busy if held[ref].drain.phase is Phase.RETURNING}
+
     def _plan(self, intent: Intent) -> list[Action]:
         self._wanted = desired(self.config, intent, self.topology, self.observed, self._digest)
-        return plan(self._wanted, intent, self.observed, self.proved, self._clock())
+        return plan(self._wanted, intent, self.observed, self.proved, self.clock.steady())
 
     async def _settle(self, intent: Intent) -> tuple[bool, tuple[str, ...]]:
         """The last step of a change: whether no worker exists that was not read back, or why that is not known.
 
         Streams are listed before that is asked: what a worker that is unknown here holds must not be missed.
         """
-        now = self._clock()
+        now = self.clock.now()
         try:
             pending = self.barriers.pending(intent, now)
             streams = await self._off_loop(self._haproxy.streams, self.observed) if pending else None
@@ -169,8 +190,19 @@ class Reconciler:
         except HAProxyError as error:
             return False, (f"{error.message} (a reload may be under way)",)
         if settled and streams is not None:
-            self.barriers.record(streams, intent, self._clock())
+            self.barriers.record(streams, intent, self.clock.now())
+            await self._cut_late(intent)
         return settled, ()
+
+    async def _cut_late(self, intent: Intent) -> None:
+        """``--kill``: end the requests from before a mode that are left at its deadline."""
+        now = self.clock.steady()
+        for name, held in self.barriers.of(intent).items():
+            service = intent.services[name]
+            late = service.kill and service.deadline is not None and now >= service.deadline
+            if late and held:
+                log.warning("%s: %d requests from before are ended: their deadline has passed", name, len(held))
+                await self._off_loop(self._haproxy.cut_streams, list(held.values()), self.observed.pid)
 
     async def _tell_keepalived(self, intent: Intent, in_force: bool) -> str:
         """The virtual address leaves before anything is done, and comes back after all of it. Why it cannot, or ""."""
@@ -186,7 +218,7 @@ class Reconciler:
     def preview(self, intent: Intent) -> tuple[str, ...]:
         """The steps that ``intent`` would take."""
         want = desired(self.config, intent, self.topology, self.observed, self._digest)
-        return tuple(describe(step) for step in plan(want, intent, self.observed, self.proved, self._clock()))
+        return tuple(describe(step) for step in plan(want, intent, self.observed, self.proved, self.clock.steady()))
 
     async def store(self, own: OwnIntent, intent: Intent) -> None:
         """Store an intent that was decided. A disk that is full is found first, so that nothing is half done."""

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from lbagent.control.client import PATIENCE, Client, NoAgent, NotPermitted, Refused
-from lbagent.errors import CODES, Exit, LbagentError
+from lbagent.errors import CODES, Exit, LbagentError, overridable
 from lbagent.model import times
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,6 +38,19 @@ def options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def set_aside(function: F) -> F:
+    """The options that override rules which may refuse a command."""
+    force = click.option("--force", is_flag=True, help="Override every rule that may refuse; each is named.")
+    rule = click.option(
+        "--override",
+        metavar="RULE",
+        multiple=True,
+        shell_complete=lambda *_: overridable(),
+        help=f"Override this rule only: {', '.join(overridable())}. May be repeated.",
+    )
+    return force(rule(function))
 
 
 @contextlib.contextmanager

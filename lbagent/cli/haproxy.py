@@ -10,7 +10,7 @@ import click
 
 from lbagent.errors import Exit
 from lbagent.files import configuration, text
-from lbagent.guard import cfg_lines
+from lbagent.guard import cfg_lines, file_names, guard_map, intent_copy
 from lbagent.haproxy_cfg import adopt as adoption
 from lbagent.haproxy_cfg import blocks, reading
 from lbagent.haproxy_cfg.on_disk import Unreadable, has_stock_page, read_files
@@ -53,8 +53,11 @@ def haproxy() -> None:
     help="Write the changed files into DIR and leave the originals alone.",
 )
 @click.option("--remove", "removing", is_flag=True, help="Take out exactly what adopt put in.")
+@click.option("--force", is_flag=True, help="With --remove: also while something is closed or drained.")
 @CONFIG
-def adopt(files: tuple[Path, ...], write: bool, output: Path | None, removing: bool, config_path: Path | None) -> None:
+def adopt(
+    files: tuple[Path, ...], write: bool, output: Path | None, removing: bool, force: bool, config_path: Path | None
+) -> None:
     """Put the guard into HAProxy's configuration and print the difference; --write changes the files.
 
     Name all the FILEs that HAProxy loads, in HAProxy's order. A folder stands for its *.cfg files, as for "haproxy -f".
@@ -65,6 +68,8 @@ def adopt(files: tuple[Path, ...], write: bool, output: Path | None, removing: b
     if write and output:
         raise click.UsageError("--write changes the files, --output leaves them alone: give one of them")
     config = _config(config_path)
+    if removing and write and not force:
+        _refuse_while_in_force(config)
     paths = _paths(files)
     old = [(str(path), _read(path)) for path in paths]
     result = _adopted(old, config, removing)
@@ -148,6 +153,25 @@ def _read(path: Path) -> str:
         _fail(Exit.USAGE, [f"{path}: no such file"])
     except OSError as error:
         _fail(Exit.FAILED, [f"{path}: {error.strerror}"])
+
+
+def _refuse_while_in_force(config: Config) -> None:
+    """Without the guard a closed service opens at HAProxy's next reload, and drains are forgotten."""
+    try:
+        text = (Path(config.haproxy.state_dir) / file_names.MAP).read_text(encoding="utf-8")
+        intent = intent_copy.intent_from(guard_map.parse_map_text(text))
+    except (OSError, ValueError):
+        return
+    held = [f"{name} is {service.mode}" for name, service in intent.services.items()]
+    held += [f"{node} is drained" for node in intent.drains]
+    if held:
+        _fail(
+            Exit.REFUSED,
+            [
+                f"without the guard HAProxy would open what is closed: {', '.join(held)}",
+                "end that first (`lbctl up --all`, `lbctl ready --all`), or --force",
+            ],
+        )
 
 
 def _adopted(old: Sequence[File], config: Config, removing: bool) -> adoption.Adopted:

@@ -8,6 +8,7 @@ import click
 
 from lbagent.cli import ask
 from lbagent.cli.names import complete_service
+from lbagent.control.client import Client
 
 
 def _closing(mode: str, help_text: str, done: str) -> click.Command:
@@ -34,9 +35,8 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
         show_default=True,
         help="How long to wait for older requests. The mode stays when it has passed.",
     )
-    @click.option(
-        "--force", is_flag=True, help="Close only the http backends of a service that also has mode tcp backends."
-    )
+    @click.option("--kill", is_flag=True, help="At the deadline, end the older requests that are left.")
+    @ask.set_aside
     @ask.options
     @click.pass_obj
     def command(
@@ -46,7 +46,9 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
         until: str | None,
         at: str | None,
         deadline: str,
+        kill: bool,
         force: bool,
+        override: tuple[str, ...],
         reason: str,
         detach: bool,
         local: bool,
@@ -58,7 +60,9 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
             "services": {name: {"mode": mode} for name in services},
             **told,
             "deadline": deadline,
+            "kill": kill,
             "force": force,
+            "override": list(override),
             "reason": reason,
             "local": local,
         }
@@ -95,13 +99,30 @@ read_only = _closing(
 
 
 @click.command()
-@click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete_service)
+@click.argument("services", nargs=-1, metavar="SERVICE...", shell_complete=complete_service)
+@click.option("--all", "every", is_flag=True, help="Every service that is closed or restricted, now or later.")
 @ask.options
 @click.pass_obj
 def up(
-    socket: str, services: tuple[str, ...], reason: str, detach: bool, local: bool, dry_run: bool, as_json: bool
+    socket: str,
+    services: tuple[str, ...],
+    every: bool,
+    reason: str,
+    detach: bool,
+    local: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Open SERVICE again. Also cancels a mode that was asked for a later time."""
+    if every:
+        with ask.answered():
+            now = Client(socket).get("/v1/status")
+        services = tuple(s["name"] for s in now["services"] if s["asked"] != "up" or s["scheduled"])
+        if not services:
+            click.echo("every service is up")
+            return
+    if not services:
+        raise click.UsageError("name a service, or --all")
     ask.carry_out(
         socket,
         {"services": {name: {"mode": "up"} for name in services}, "reason": reason, "local": local},

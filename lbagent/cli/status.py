@@ -90,9 +90,11 @@ def _service(service: dict[str, Any]) -> tuple[str, ...]:
     mode = click.style(service["mode"], fg=COLOURS.get(service["mode"]))
     if service["scheduled"]:
         mode += f", {service['scheduled']} from {_time(service['start'])}"
+    elif service["open"]:
+        mode += f" ({service['asked']} was asked, open: {', '.join(service['open'])})"
     elif service["mode"] != "up" and not service["quiesced"]:
         mode += " (older requests in flight)"
-    up = sum(s["admin"] == "ready" and s["health"] != "down" for s in service["servers"])
+    up = sum(s["used"] for s in service["servers"])
     return (
         service["name"],
         mode,

@@ -88,14 +88,14 @@ def elsewhere(view: View, me: str, here: Intent) -> Elsewhere:
 
 
 def sick(intent: Intent, observed: Observed) -> tuple[str, ...]:
-    """Servers that take no requests here for other reasons than a drain of ours."""
+    """Servers that HAProxy could not use here for other reasons than a drain of ours."""
     held = intent.held()
     return tuple(
         sorted(
             str(server.ref)
             for backend in observed.backends.values()
             for server in backend.servers.values()
-            if not server.ready and server.ref not in held
+            if not server.usable and server.ref not in held
         )
     )
 

@@ -89,3 +89,11 @@ def parse_map_text(text: str) -> tuple[tuple[str, str], ...]:
     """The entries of a map file; its comments and blank lines are left out."""
     rows = (line.partition(" ") for line in text.splitlines() if line and not line.startswith("#"))
     return tuple((key, value) for key, _, value in rows)
+
+
+def mode_in(table: Mapping[str, str], key: str, now: float) -> Mode:
+    """What a worker that holds ``table`` lets through for an intent's ``key`` at ``now``."""
+    fields = table.get(key_text(key), "").split("|")
+    if len(fields) < 4 or fields[2] not in set(Mode) or not fields[3].isdigit():
+        return Mode.UP
+    return Mode(fields[2]) if now >= int(fields[3]) else Mode.UP

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lbagent.model.observed import ServerSeen
-from lbagent.model.servers import FORCED_DRAIN, FORCED_MAINT, Admin, Ref
+from lbagent.model.servers import CONFIGURED, FORCED_DRAIN, FORCED_MAINT, Admin, Ref
 
 HEADER_V1 = (
     "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
@@ -36,7 +36,7 @@ def state_row(seen: ServerSeen, admin: Admin) -> str:
     row = dict.fromkeys(COLUMNS, "-") | dict(zip(COLUMNS, seen.line, strict=False))
     row |= {
         "srv_op_state": "0" if seen.checked or admin is Admin.MAINT else "2",
-        "srv_admin_state": str({Admin.DRAIN: FORCED_DRAIN, Admin.MAINT: FORCED_MAINT}[admin]),
+        "srv_admin_state": str(_mask(seen, admin)),
         "srv_time_since_last_change": "1",
         "srv_check_status": "1",
         "srv_check_result": "0",
@@ -45,6 +45,18 @@ def state_row(seen: ServerSeen, admin: Admin) -> str:
         "srv_agent_state": str(int(row["srv_agent_state"]) & CHECK_SETTINGS),
     }
     return " ".join(row[column] for column in COLUMNS)
+
+
+def _mask(seen: ServerSeen, admin: Admin) -> int:
+    """What HAProxy reads back as ``admin``, whether or not the server is ``disabled`` in the configuration by then.
+
+    Measured on 2.6: HAProxy takes the line of a disabled server only where the line has the bit for that, and then the
+    server is enabled but for what the line says. Without the bit the configuration's word counts, for as long as it is
+    there. So the bit is written for one that was enabled at run time, and for no other.
+    """
+    if admin is Admin.MAINT:
+        return FORCED_MAINT
+    return FORCED_DRAIN | (seen.mask & CONFIGURED if not seen.parked else 0)
 
 
 def state_rows(text: str) -> dict[Ref, str]:

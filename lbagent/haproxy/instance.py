@@ -20,7 +20,7 @@ from lbagent.haproxy.channel import Channel
 from lbagent.haproxy.master import Master, WorkerSocket
 from lbagent.haproxy.observe import Facts, observe
 from lbagent.haproxy.perform import perform
-from lbagent.haproxy.streams import cut, streams
+from lbagent.haproxy.streams import cut, cut_ids, streams
 from lbagent.haproxy_cfg import reading, state_folder
 from lbagent.haproxy_cfg.on_disk import Unreadable, Watched
 from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
@@ -137,13 +137,13 @@ class HAProxy:
 
     def _look(self, pid: int) -> Worker:
         stat, table = self._channel(pid).ask_all(
-            [("show", "stat", "-1", "5", "-1"), ("show", "map", f"{self._config.seen_dir}/{file_names.MAP}")]
+            [("show", "stat", "-1", "7", "-1"), ("show", "map", f"{self._config.seen_dir}/{file_names.MAP}")]
         )
         rows = list(csv.DictReader([stat[0].removeprefix("# "), *stat[1:]]))
         sessions = {
             Ref(row["pxname"], row["svname"]): int(row["scur"] or 0) + int(row["qcur"] or 0)
             for row in rows
-            if row["svname"] != "FRONTEND"
+            if row["svname"] not in ("FRONTEND", "BACKEND")
         }
         entries = [row.partition(" ")[2].partition(" ") for row in table]
         loaded = not table or table[0].startswith("0x")
@@ -151,6 +151,9 @@ class HAProxy:
             pid=pid,
             sessions={ref: count for ref, count in sessions.items() if count},
             clients=sum(int(row["scur"] or 0) for row in rows if row["svname"] == "FRONTEND"),
+            queues={
+                row["pxname"]: int(row["qcur"]) for row in rows if row["svname"] == "BACKEND" and int(row["qcur"] or 0)
+            },
             current_map=tuple(sorted((k, v) for k, _, v in entries)) if loaded else None,
         )
 
@@ -199,17 +202,31 @@ class HAProxy:
                     tell = partial(self._tell_old, action=action)
                     failed += self._of_old(action.pid, tell) or []
                 elif isinstance(action, CutSessions):
-                    self._cut_in_old_workers(action.ref)
+                    self._cut_in_old_workers(action)
         except HAProxyError as error:
             failed.append(error.message)
         return failed
 
-    def _cut_in_old_workers(self, ref: Ref) -> None:
+    def _cut_in_old_workers(self, action: CutSessions) -> None:
         """An old worker refuses to shut a server's sessions down; it ends streams one by one."""
-        if self._master is None:
+        if self._master is None or not action.old_workers:
             return
         for pid in self._master.workers()[1]:
-            self._of_old(pid, partial(self._cut, ref=ref))
+            self._of_old(pid, partial(self._cut, ref=action.ref))
+
+    def cut_streams(self, held: Sequence[Stream], current: int) -> None:
+        """End these requests, whichever workers hold them; their clients see a 502. HAProxyError."""
+        by_worker: dict[int, set[str]] = {}
+        for stream in held:
+            by_worker.setdefault(stream.pid, set()).add(stream.id)
+        for pid, ids in by_worker.items():
+            if pid == current:
+                cut_ids(self._admin, pid, ids)
+            else:
+                self._of_old(pid, partial(self._cut_ids, ids=ids))
+
+    def _cut_ids(self, pid: int, ids: set[str]) -> None:
+        cut_ids(self._channel(pid), pid, ids)
 
     def _cut(self, pid: int, ref: Ref) -> None:
         cut(self._channel(pid), pid, ref)

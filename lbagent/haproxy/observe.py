@@ -154,7 +154,7 @@ def _server(
     ref: Ref, stat: Sequence[str], at: dict[str, int], state: dict[str, str], line: tuple[str, ...]
 ) -> ServerSeen:
     check, agent = int(state["srv_check_state"]), int(state["srv_agent_state"])
-    tracks = bool(stat[at["tracked"]])
+    tracks = stat[at["tracked"]]
     return ServerSeen(
         ref=ref,
         mask=int(state["srv_admin_state"]),
@@ -168,5 +168,6 @@ def _server(
         agent_configured=bool(agent & CONFIGURED),
         backup=stat[at["bck"]] == "1",
         tracks=tracks,
+        total=int(stat[at["stot"]] or 0) if "stot" in at else 0,
         line=line,
     )

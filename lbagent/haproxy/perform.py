@@ -43,7 +43,7 @@ def _commands(action: Action) -> list[Command]:
             return [(*server, "state", Admin.DRAIN), (*server, "health", "down")]
         case SetAgentCheck(ref, on):
             return [("enable" if on else "disable", "agent", str(ref))]
-        case CutSessions(ref):
+        case CutSessions(ref=ref):
             return [("shutdown", "sessions", "server", str(ref))]
         case _:
             raise TypeError(f"not an action of HAProxy's: {action!r}")

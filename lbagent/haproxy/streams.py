@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 
 from lbagent.errors import HAProxyDown
 from lbagent.haproxy.channel import Channel
@@ -42,6 +43,8 @@ def streams(channel: Channel, pid: int) -> list[Stream]:
             method = next((f[5:] for f in fields if f.startswith("meth=")), "")
             if key == "txn" and READABLE.fullmatch(method):  # one that cannot be read counts as a write: -1 below
                 found[-1].setdefault("method", method)
+            if key == "txn" and "status=101" in fields:
+                found[-1]["upgraded"] = row
             if REFUSED in fields:
                 found[-1]["refused"] = row
     return [
@@ -54,6 +57,7 @@ def streams(channel: Channel, pid: int) -> list[Stream]:
             server=row.get("server", ""),
             pointer=row["pointer"],
             address=row.get("address", ""),
+            upgraded="upgraded" in row,
         )
         for row in found
         if "refused" not in row
@@ -63,4 +67,10 @@ def streams(channel: Channel, pid: int) -> list[Stream]:
 def cut(channel: Channel, pid: int, ref: Ref) -> None:
     """End what the worker ``pid`` holds for a server, one by one: an old worker refuses to shut its sessions down."""
     mine = [s for s in streams(channel, pid) if (s.backend, s.server) == (ref.backend, ref.server)]
+    channel.ask_all([("shutdown", "session", stream.pointer) for stream in mine])
+
+
+def cut_ids(channel: Channel, pid: int, ids: Set[str]) -> None:
+    """End the requests with these ids. They are listed anew for it: the pointer of one that has ended is used again."""
+    mine = [s for s in streams(channel, pid) if s.id in ids]
     channel.ask_all([("shutdown", "session", stream.pointer) for stream in mine])

@@ -86,6 +86,16 @@ class Section:
         steered = any(STEERED not in line.words for line in self.lines("use-server"))
         return stick or steered or bool(self.setting("cookie") or self.setting("persist"))
 
+    @property
+    def cuts_when_down(self) -> bool:
+        """A server that is marked down, or goes to maint, loses its open requests (``on-marked-down``)."""
+        lines = [*self.lines("server", "server-template"), *self._default_servers()]
+        return any("shutdown-sessions" in line.words for line in lines)
+
+    def _default_servers(self) -> list[Line]:
+        """Those in force: each adds to the ones before it, the defaults' first."""
+        return [*(self.parent._default_servers() if self.parent else ()), *self.lines("default-server")]
+
     def before(self, index: int) -> int:
         """The number of the line to insert before, so that it is above ``region[index]`` and in no ``.if``."""
         depth = self.header.depth

@@ -33,6 +33,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     sockets: tuple[Socket, ...]
     state_base: str | None  # server-state-base, which a relative server-state-file is below
     loads: frozenset[str]  # backends that load the global server-state file
+    cuts: frozenset[str]  # backends where a server that is marked down loses its open requests
     backends: dict[str, bool]  # every backend → a drained server of it may get requests all the same
     tcp: frozenset[str]  # backends with servers that are not mode http
     routes: tuple[Route, ...]
@@ -64,6 +65,7 @@ def read(files: Sequence[File]) -> Reading:
         state_base=_last(line.words for _, line in top if line.words[0] == "server-state-base"),
         loads=frozenset(s.name for s in backends if s.setting("load-server-state-from-file")[:1] == ("global",)),
         backends={section.name: section.sticky for section in backends},
+        cuts=frozenset(section.name for section in backends if section.cuts_when_down),
         tcp=frozenset(section.name for section in backends if section.has_servers and section.mode != "http"),
         routes=routes(sections),
         sidesteps=sidesteps(sections, files),
@@ -75,6 +77,7 @@ def written(found: Reading, state_file: str) -> Written:
     return Written(
         frontends={r.frontend: FrontendWritten(r.binds, r.backends, r.dynamic) for r in found.routes},
         keeps=found.keeps(state_file),
+        cuts=found.cuts,
         sticky=found.backends,
     )
 

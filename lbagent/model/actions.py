@@ -48,6 +48,7 @@ class CutSessions(msgspec.Struct, frozen=True):
     """End what a server still works on: its clients see a 502."""
 
     ref: Ref
+    old_workers: bool = True  # there as well
 
 
 Action = CutSessions | WriteFile | ReplaceMap | ReplaceList | SetAdmin | ProveHealth | SetAgentCheck

@@ -58,6 +58,7 @@ class ServiceIntent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     since: int = 0  # when it was asked
     keys: tuple[str, ...] = ()  # frontend@address/backend, frontend/backend or backend: what it resolved to
     deadline: int | None = None  # how long the command waits for quiescence
+    kill: bool = False  # what is left at the deadline is ended
 
     def effective(self, now: float) -> Mode:
         """The mode that HAProxy enforces at ``now``."""
@@ -71,6 +72,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     server: str
     foreign: Admin | None = None
     agent_check: bool = False  # was on; it is off while we hold the server, and on again after
+    was_down: bool = False  # its checks failed before we took it out: `ready` does not wait for it
 
     @property
     def ref(self) -> Ref:

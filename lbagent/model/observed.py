@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import msgspec
 
-from lbagent.model.servers import DRAIN_BITS, MAINT_BITS, Admin, Health, Ref
+from lbagent.model.servers import CONFIGURED, DRAIN_BITS, FORCED_MAINT, MAINT_BITS, Admin, Health, Ref
 from lbagent.model.written import Written
 
 
@@ -22,7 +24,8 @@ class ServerSeen(msgspec.Struct, frozen=True, kw_only=True):
     agent: bool  # an agent-check is configured and enabled
     agent_configured: bool
     backup: bool
-    tracks: bool
+    tracks: str  # the server whose health it follows, as backend/server; empty: none
+    total: int = 0  # requests that it was ever given (stot)
     line: tuple[str, ...]  # the state line's columns as they came
 
     @property
@@ -38,9 +41,19 @@ class ServerSeen(msgspec.Struct, frozen=True, kw_only=True):
         return Health.UP if self.op in (1, 2) else Health.DOWN
 
     @property
-    def ready(self) -> bool:
-        """It takes new requests: admin ready, healthy or unchecked, with a weight, and not a mere backup."""
-        return self.admin is Admin.READY and self.op in (1, 2) and self.weight > 0 and not self.backup
+    def healthy(self) -> bool:
+        """Its checks say so, or it has none."""
+        return self.op in (1, 2)
+
+    @property
+    def usable(self) -> bool:
+        """HAProxy may give it a new request; a backup only where no other server is usable."""
+        return self.admin is Admin.READY and self.healthy and self.weight > 0
+
+    @property
+    def parked(self) -> bool:
+        """It is ``disabled`` in HAProxy's configuration, and nobody has enabled it since."""
+        return self.mask & (CONFIGURED | FORCED_MAINT) == CONFIGURED | FORCED_MAINT
 
 
 class BackendSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +63,16 @@ class BackendSeen(msgspec.Struct, frozen=True, kw_only=True):
     guard: int | None  # version of the guard it carries, None without one
     servers: dict[str, ServerSeen]
     sticky_known: bool = True  # False: HAProxy's configuration could not be asked, and nothing else shows stick rules
+
+    def used(self, out: Set[Ref] = frozenset()) -> list[ServerSeen]:
+        """The servers that HAProxy would give new requests, were those of ``out`` taken out of traffic as well.
+
+        Backups serve only where no other server can (configuration manual, ``backup``). A server that tracks another
+        follows it out.
+        """
+        left = [s for s in self.servers.values() if s.usable and s.ref not in out]
+        left = [s for s in left if not s.tracks or all(str(ref) != s.tracks for ref in out)]
+        return [s for s in left if not s.backup] or left
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -63,6 +86,7 @@ class Stream(msgspec.Struct, frozen=True):
     server: str
     pointer: str
     address: str = ""  # the address the client came to
+    upgraded: bool = False  # a websocket or another tunnel: it may write, whatever its method was
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +95,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     sessions: dict[Ref, int]
     clients: int = 0
+    queues: dict[str, int] = {}  # backend → requests that wait for any of its servers
     current_map: tuple[tuple[str, str], ...] | None
 
 
@@ -84,7 +109,6 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     backends: dict[str, BackendSeen] = {}
     table: tuple[tuple[str, str], ...] | None = None  # the guard's map; None: not loaded
     lists: dict[str, tuple[str, ...]] = {}  # the guard's ACL files that are loaded
-    state_header: tuple[str, ...] = ()
     old_workers: tuple[Worker, ...] | None = None  # None: no master socket, unknown
     blind: str = ""  # why the master could not be asked just now; old_workers are then those last seen
     files: dict[str, str] = {}  # state_dir's files that exist
@@ -92,6 +116,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""  # why it is not up
     written: Written | None = None  # what its configuration files say; None: they cannot be read
     unread: str = ""  # why they cannot
+    fed: frozenset[Ref] = frozenset()  # servers that were out of traffic, and lately were given requests all the same
 
     @property
     def connections(self) -> int:
@@ -106,3 +131,14 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
         """Requests the server works on or has queued, in every worker."""
         seen = self.server(ref)
         return (seen.sessions if seen else 0) + sum(w.sessions.get(ref, 0) for w in self.old_workers or ())
+
+    def cuts(self, backend: str) -> bool:
+        """Marking a server of ``backend`` down, or putting it into maint, would end its open requests, or may."""
+        return self.written is None or backend in self.written.cuts
+
+    def queued(self, backend: str) -> dict[int, int]:
+        """Old workers in which requests wait for any server of ``backend``: pid → how many.
+
+        An old worker takes no drain: it gives such a request to a drained server as soon as that has room.
+        """
+        return {w.pid: count for w in self.old_workers or () if (count := w.queues.get(backend, 0))}

@@ -41,10 +41,9 @@ class Ref(msgspec.Struct, frozen=True, order=True):
         return f"{self.backend}/{self.server}"
 
 
-FORCED_MAINT, FORCED_DRAIN = 1, 8
+FORCED_MAINT, CONFIGURED, FORCED_DRAIN = 1, 4, 8
+"""Bits of ``srv_admin_state``. A server that is ``disabled`` in the configuration has the first two; when somebody
+enables it at run time the first goes and the second stays (measured on 2.6)."""
 
-
-MAINT_BITS = 1 | 2 | 4 | 32  # forced, inherited, from the configuration, by resolution
-
-
+MAINT_BITS = 1 | 2 | 32  # forced, inherited, by resolution
 DRAIN_BITS = 8 | 16  # forced, inherited

@@ -18,4 +18,5 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
     frontends: dict[str, FrontendWritten]
     keeps: frozenset[str]  # backends whose drains HAProxy would load from our server-state file at a reload
+    cuts: frozenset[str]  # backends where a server that is marked down loses its open requests
     sticky: dict[str, bool]  # backend → a drained server of it may get requests all the same; missing: not known

@@ -13,7 +13,7 @@ or that a service has passed on to a queue.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lbagent.model.intent import Mode
 from lbagent.model.observed import Stream
@@ -23,14 +23,13 @@ READS = {0, 1, 2}  # OPTIONS, GET, HEAD: HAProxy's enum http_meth_t
 Key = tuple[int, str, int]
 
 
-def held_up(streams: Iterable[Stream], keys: Iterable[str], mode: Mode) -> dict[Key, Stream]:
-    """Of ``streams``, those of the service's ``keys`` that ``mode`` would refuse."""
+def of_keys(streams: Iterable[Stream], keys: Iterable[str]) -> dict[Key, Stream]:
+    """Of ``streams``, those that a mode with these ``keys`` is about."""
     wanted = [_split(key) for key in keys]
     return {
         (stream.pid, stream.id, stream.method): stream
         for stream in streams
-        if (mode is Mode.DOWN or stream.method not in READS)
-        and any(
+        if any(
             stream.backend == backend
             and (not frontend or stream.frontend == frontend)
             and (not address or not stream.address or stream.address == address)
@@ -39,10 +38,19 @@ def held_up(streams: Iterable[Stream], keys: Iterable[str], mode: Mode) -> dict[
     }
 
 
-def still(before: dict[Key, Stream], streams: Iterable[Stream]) -> dict[Key, Stream]:
-    """Those of ``before`` that are in ``streams`` yet."""
-    now = {(s.pid, s.id, s.method) for s in streams}
-    return {key: stream for key, stream in before.items() if key in now}
+def still(before: Mapping[Key, Stream], streams: Iterable[Stream]) -> dict[Key, Stream]:
+    """Those of ``before`` that are in ``streams`` yet, as they are there."""
+    now = {(stream.pid, stream.id, stream.method): stream for stream in streams}
+    return {key: now[key] for key in before if key in now}
+
+
+def refused(held: Mapping[Key, Stream], mode: Mode) -> dict[Key, Stream]:
+    """Of ``held``, those that ``mode`` would refuse. A websocket may write, though it began as a GET."""
+    return {
+        key: stream
+        for key, stream in held.items()
+        if mode is Mode.DOWN or stream.method not in READS or stream.upgraded
+    }
 
 
 def _split(key: str) -> tuple[str, str, str]:

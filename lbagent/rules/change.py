@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from lbagent.errors import LbagentError
+from lbagent.errors import LbagentError, overridable
 from lbagent.model.intent import Intent, Mode
 from lbagent.model.subject import Subject
 
@@ -36,7 +36,9 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kill: bool = False
     maint: bool = False
     last: Literal["refuse", "down"] = "refuse"
-    force: bool = False
+    force: bool = False  # override every rule that may refuse
+    override: list[str] = []  # only these, by their error codes
+    until_reload: bool = False  # accept a drain that HAProxy forgets at its next reload
     dry_run: bool = False
     local: bool = False  # this HAProxy alone
     if_revision: int | None = None
@@ -80,6 +82,10 @@ def parse(body: bytes) -> Change:
         raise LbagentError(
             "bad_request", f"reason: has {len(change.reason)} characters, at most {LONGEST_REASON} are taken"
         )
+    strange = [rule for rule in change.override if rule not in overridable()]
+    if strange:
+        known = ", ".join(overridable())
+        raise LbagentError("bad_request", f"override: {', '.join(strange)} is no rule that can be set aside: {known}")
     if any((ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in change.reason):
         raise LbagentError("bad_request", "reason: control characters other than a newline are not taken")
     return change

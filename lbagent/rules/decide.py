@@ -6,51 +6,48 @@ from lbagent.cluster.members import Elsewhere
 from lbagent.errors import LbagentError
 from lbagent.guard import guard_map
 from lbagent.model.intent import Intent, Mode
-from lbagent.model.observed import Observed
 from lbagent.rules import protections
 from lbagent.rules.change import Change, Decision
 from lbagent.rules.modes import close_short, with_modes
 from lbagent.rules.nodes import with_nodes
-from lbagent.rules.request import Request, request
-from lbagent.settings.config import Config
-from lbagent.topology.resolve import Topology
+from lbagent.rules.request import Request, Site, request
 
 LONGEST_ENTRY = 12000  # bytes: HAProxy silently splits a line of a map that is longer than its buffer
 
 
 def decide(
-    config: Config,
-    topology: Topology,
-    observed: Observed,
+    site: Site,
     intent: Intent,
     change: Change,
     now: float,
     by: str,
     elsewhere: Elsewhere | None = None,
+    steady: float | None = None,
 ) -> Decision:
     """The intent after ``change``; LbagentError says why not, and names every service and backend concerned.
 
-    ``elsewhere`` is what the other HAProxies report, where ``intent`` is the one that all of them share.
+    ``elsewhere`` is what the other HAProxies report, where ``intent`` is the one that all of them share. ``steady`` is
+    the time that deadlines are by, ``now`` the one that windows are by.
     """
     if change.if_revision is not None and change.if_revision != intent.revision:
         raise LbagentError(
             "revision",
             f"the intent is at revision {intent.revision}, the change was made for {change.if_revision}",
         )
-    asked = request(config, topology, observed, intent, change, now, by, elsewhere)
+    asked = request(site, intent, change, now, by, elsewhere, steady)
     out, reopened, notes = with_modes(asked)
     out, drains, returns, said = with_nodes(asked, out)
     notes += said
-    protections.max_unavailable(asked, out)
+    notes += protections.max_unavailable(asked, out)
     out, said = _keep_serving(asked, out)
-    notes += said
+    notes += said + protections.not_kept(asked, out) + _stickiness_unknown(asked, out)
     notes += _clients_to_be_cut(asked, {s.node for s in drains if not change.nodes[s.node].services})
-    if any(len(key) + len(value) > LONGEST_ENTRY for key, value in guard_map.entries(config, out)):
+    if any(len(key) + len(value) > LONGEST_ENTRY for key, value in guard_map.entries(site.config, out)):
         raise LbagentError(
             "bad_request", f"the names and the reason make more than {LONGEST_ENTRY} bytes of one answer"
         )
     closes = any(wanted.mode is not Mode.UP for wanted in change.services.values())
-    if observed.up and observed.old_workers is None and (drains or closes):
+    if site.observed.up and site.observed.old_workers is None and (drains or closes):
         notes.append("requests in workers left over by a reload cannot be seen: haproxy.master_socket is not set")
     modes = {name: wanted.mode for name, wanted in change.services.items()}
     modes |= {n: s.mode for n, s in out.services.items() if n not in modes and s != intent.services.get(n)}
@@ -70,11 +67,24 @@ def decide(
 def _keep_serving(asked: Request, after: Intent) -> tuple[Intent, list[str]]:
     """Refuse to leave a service with fewer ready servers than it needs, or close it first if told to."""
     short = protections.short_of_servers(asked, after)
-    if not short or asked.change.force:
-        return after, [f"forced: {name}: {', '.join(why)} ready" for name, why in short.items()]
+    if not short or asked.overrides("last_server"):
+        return after, [f"overridden: last_server: {name}: {', '.join(why)} ready" for name, why in short.items()]
     if asked.change.last == "down":
         return close_short(asked, after, short)
     raise protections.last_server(short)
+
+
+def _stickiness_unknown(asked: Request, after: Intent) -> list[str]:
+    """A drained server keeps the clients that a cookie or a stick rule binds to it, unless lbagent knows of those."""
+    seen = asked.observed.backends
+    drained = {ref.backend for ref in asked.newly_held(after)}
+    unknown = sorted(b for b in drained if b in seen and not seen[b].sticky_known)
+    if not unknown:
+        return []
+    return [
+        f"cannot tell whether {', '.join(unknown)} binds clients to a server, for HAProxy's configuration cannot be "
+        f"read ({asked.observed.unread}): a drained server may get requests; set haproxy.config"
+    ]
 
 
 def _clients_to_be_cut(asked: Request, nodes: set[str]) -> list[str]:

@@ -21,6 +21,7 @@ from lbagent.model.observed import Observed
 from lbagent.model.servers import FORCED_DRAIN, FORCED_MAINT, Admin, Ref
 from lbagent.model.subject import Subject
 from lbagent.rules.plan import may_return
+from lbagent.topology.covered import with_notes
 
 
 def advance(
@@ -30,17 +31,20 @@ def advance(
     now: float,
     settled: bool,
     together: Set[Subject] = frozenset(),
+    steady: float | None = None,
 ) -> Intent:
     """The intent after what is observed; the same object when nothing moved.
 
     ``settled``: at the last look every worker held what it should, and none was starting. Only then is a released
     drain forgotten: a worker that had read the older server-state file would keep its servers out for ever.
     ``together``: drains that come back on every HAProxy at once; they are not released here.
+    ``steady`` is the time that deadlines are by, ``now`` the one that windows are by.
     """
     if not observed.up:
         return intent
-    out = _keep_closed_without_guard(intent, observed, now)
+    out = _keep_closed_without_guard(_begun(intent, now), observed, now)
     held = out.held()
+    waited = now if steady is None else steady
     for reason, subject, drain in list(out.every_drain()):
         match drain.phase:
             case Phase.HELD:
@@ -48,7 +52,7 @@ def advance(
             case Phase.RETURNING if subject in together and reason is HoldReason.DRAIN:
                 after = drain
             case Phase.RETURNING:
-                after = _returning(drain, _all_may_return(reason, subject, held, observed, proved), now)
+                after = _returning(drain, _all_may_return(reason, subject, held, observed, proved), waited)
             case Phase.RELEASED:
                 mine = [h.server for h in held.values() if h.by == (reason, subject)]
                 after = None if settled and all(_given_back(server, observed) for server in mine) else drain
@@ -93,6 +97,15 @@ def _returning(drain: Drain, all_well: bool, now: float) -> Drain:
     return replace(drain.step(Phase.HELD), given_up=True) if late else drain
 
 
+def _begun(intent: Intent, now: float) -> Intent:
+    """A window that has begun has begun: from then on no clock that steps back opens it again."""
+    out = intent
+    for name, service in intent.services.items():
+        if not service.at_once and now >= service.start:
+            out = out.with_service(name, replace(service, at_once=True))
+    return out
+
+
 def _keep_closed_without_guard(intent: Intent, observed: Observed, now: float) -> Intent:
     out = intent
     for name in {*intent.services, *intent.guardless}:
@@ -116,9 +129,9 @@ def _closed_by_maint(
     """The drain that keeps ``backends`` closed: what it held already, and the servers that nobody holds."""
     ours = intent.held()
     servers = [
-        Held(backend=b, server=s, foreign=seen.admin if seen.admin is not Admin.READY else None, agent_check=seen.agent)
+        with_notes(seen.ref, observed)
         for b in backends
-        for s, seen in observed.backends[b].servers.items()
+        for seen in observed.backends[b].servers.values()
         if seen.ref not in ours
     ]
     if before is not None:
@@ -144,4 +157,4 @@ def _given_back(held: Held, observed: Observed) -> bool:
         return False
     if held.foreign is not None:
         return held.foreign is Admin.MAINT or not seen.mask & FORCED_MAINT
-    return not seen.mask & (FORCED_MAINT | FORCED_DRAIN)
+    return seen.parked or not seen.mask & (FORCED_MAINT | FORCED_DRAIN)

@@ -68,6 +68,7 @@ def closed(
         since=same.since if same else request.now,
         keys=tuple(dict.fromkeys((*keys, *(same.keys if same else ())))),
         deadline=request.deadline,
+        kill=request.change.kill,
     )
 
 

@@ -107,11 +107,21 @@ def _on_its_way_back(request: Request, drain: Drain) -> Drain:
 
 
 def _stays(request: Request, drain: Drain) -> list[str]:
-    return [
-        f"{held.ref} stays in {held.foreign}: lbagent did not put it there"
-        for held in drain.servers
-        if held.foreign and (seen := request.observed.server(held.ref)) and seen.admin is not Admin.READY
-    ]
+    """What of the node does not come back by this command, and why."""
+    notes = []
+    for held in drain.servers:
+        seen = request.observed.server(held.ref)
+        if seen is None:
+            continue
+        if held.foreign and seen.admin is not Admin.READY:
+            notes.append(f"{held.ref} stays in {held.foreign}: lbagent did not put it there")
+        elif seen.parked:
+            notes.append(f"{held.ref} stays out: it is disabled in HAProxy's configuration")
+        elif not seen.weight:
+            notes.append(f"{held.ref} has weight 0: HAProxy gives it no requests")
+        elif held.was_down and not seen.healthy:
+            notes.append(f"{held.ref} was down before the drain: it is not waited for")
+    return notes
 
 
 def _not_ours(request: Request, node: str) -> list[str]:

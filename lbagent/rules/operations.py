@@ -117,8 +117,9 @@ def judge(operation: Operation, at: Situation) -> Operation:
     if not left:
         return _end(operation, State.DONE, Exit.DONE, (), at)
     kills = any(d.kill for s in operation.drains if (d := at.intent.drain(s.node, s.service)))
+    kills = kills or any(s.kill for name in operation.services if (s := at.intent.services.get(name)))
     grace = GRACE if kills or returning else 0
-    if operation.deadline is not None and at.now >= operation.deadline + grace:
+    if operation.deadline is not None and at.waited >= operation.deadline + grace:
         return _end(operation, State.DEADLINE, Exit.DEADLINE, left, at)
     return replace(operation, open=left)
 
@@ -142,7 +143,7 @@ def _while_down(operation: Operation, at: Situation, elsewhere: list[str], away:
         return _end(operation, State.FAILED, Exit.FAILED, at.unwritten, at)
     if at.down_for < PATIENCE:
         return replace(operation, open=(at.observed.error,))
-    if elsewhere and (operation.deadline is None or at.now < operation.deadline):
+    if elsewhere and (operation.deadline is None or at.waited < operation.deadline):
         return replace(operation, open=(at.observed.error, *elsewhere))
     why = f"{at.observed.error}; it will be in force the moment HAProxy starts"
     return _end(operation, State.PENDING, Exit.NOT_YET_IN_FORCE, (why, *elsewhere, *away), at)

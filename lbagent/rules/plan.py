@@ -75,7 +75,7 @@ def plan(want: Desired, intent: Intent, observed: Observed, proved: Set[Ref], no
             case Phase.HELD:
                 actions += _hold(seen, hold.drain, observed, now)
             case Phase.RETURNING:
-                actions += _prove(seen, hold.server, proved)
+                actions += _prove(seen, hold.server, proved, busy=bool(observed.sessions(ref)))
             case Phase.RELEASED:
                 actions += _release(seen, hold.server)
     return actions
@@ -103,18 +103,27 @@ def address(config: Config, intent: Intent, observed: Observed, in_force: bool) 
 
 
 def admin_for(drain: Drain, ref: Ref, observed: Observed) -> Admin:
-    """Stickiness beats drain: where a cookie or a stick table is, only maint moves the clients."""
-    backend = observed.backends.get(ref.backend)
-    return Admin.MAINT if drain.admin is Admin.MAINT or (backend and backend.sticky) else Admin.DRAIN
+    """Stickiness beats drain: where a cookie or a stick table is, only maint moves the clients.
+
+    Where maint would end the requests that are open (``on-marked-down shutdown-sessions``), the server is emptied in
+    drain first.
+    """
+    backend, seen = observed.backends.get(ref.backend), observed.server(ref)
+    if drain.admin is not Admin.MAINT and not (backend and backend.sticky):
+        return Admin.DRAIN
+    in_maint = seen is not None and seen.admin is Admin.MAINT
+    return Admin.MAINT if in_maint or not observed.cuts(ref.backend) or not observed.sessions(ref) else Admin.DRAIN
 
 
 def may_return(seen: ServerSeen | None, held: Held, proved: Set[Ref]) -> bool:
     """It may take traffic again: fresh checks have passed. One that is gone keeps nobody waiting."""
-    if seen is None or left_alone(seen, held) or seen.mask & MAINT_BITS & ~FORCED_MAINT:
+    if seen is None or seen.parked or left_alone(seen, held) or seen.mask & MAINT_BITS & ~FORCED_MAINT:
         return True
     if seen.admin is not Admin.DRAIN:
         return False
-    return not seen.checked or (seen.ref in proved and seen.op in (1, 2))
+    if seen.checked:
+        return seen.ref in proved and (seen.healthy or held.was_down)
+    return not seen.tracks or seen.healthy or held.was_down
 
 
 def left_alone(seen: ServerSeen, held: Held) -> bool:
@@ -130,14 +139,16 @@ def _hold(seen: ServerSeen, drain: Drain, observed: Observed, now: float) -> lis
     if seen.admin is Admin.READY or (want is Admin.MAINT and seen.admin is Admin.DRAIN):
         actions.append(SetAdmin(seen.ref, want))
     elif drain.kill and drain.deadline is not None and now >= drain.deadline and observed.sessions(seen.ref):
-        actions.append(CutSessions(seen.ref))
+        # The room that a cut makes in an old worker would go to a request that waits there, and begin on this server.
+        actions.append(CutSessions(seen.ref, old_workers=not observed.queued(seen.ref.backend)))
     return actions
 
 
-def _prove(seen: ServerSeen, held: Held, proved: Set[Ref]) -> list[Action]:
-    if left_alone(seen, held):
+def _prove(seen: ServerSeen, held: Held, proved: Set[Ref], busy: bool) -> list[Action]:
+    """A server that works on requests is not called down: that may end them (``on-marked-down``)."""
+    if seen.parked or left_alone(seen, held):
         return []
-    if seen.checked and (seen.ref not in proved or seen.mask & FORCED_MAINT):
+    if seen.checked and (seen.ref not in proved or seen.mask & FORCED_MAINT) and not busy:
         return [ProveHealth(seen.ref)]
     ours = seen.mask & (FORCED_MAINT | FORCED_DRAIN)
     return [SetAdmin(seen.ref, Admin.DRAIN)] if ours != FORCED_DRAIN else []
@@ -147,7 +158,7 @@ def _release(seen: ServerSeen, held: Held) -> list[Action]:
     actions: list[Action] = []
     if held.foreign is Admin.DRAIN and seen.mask & FORCED_MAINT:
         actions.append(SetAdmin(seen.ref, Admin.DRAIN))
-    elif held.foreign is None and seen.mask & (FORCED_MAINT | FORCED_DRAIN):
+    elif held.foreign is None and seen.mask & (FORCED_MAINT | FORCED_DRAIN) and not seen.parked:
         actions.append(SetAdmin(seen.ref, Admin.READY))
     if held.agent_check and seen.agent_configured and not seen.agent:
         actions.append(SetAgentCheck(seen.ref, True))
@@ -176,7 +187,7 @@ def _steer(intent: Intent, observed: Observed) -> Mapping[str, str]:
     steer = {}
     for name in sorted({ref.backend for ref, hold in held.items() if hold.drain.phase is not Phase.RELEASED}):
         backend = observed.backends.get(name)
-        ready = [s for s, seen in backend.servers.items() if seen.ready and seen.ref not in held] if backend else []
-        if ready:
-            steer[name] = ready[0]
+        used = backend.used(set(held)) if backend else []
+        if used:
+            steer[name] = used[0].ref.server
     return steer

@@ -23,13 +23,14 @@ def _tcp_backend(request: Request, services: list[Service]) -> list[str]:
     if not mixed:
         return []
     named = "; ".join(f"{s.name} has {', '.join(s.tcp)}" for s in mixed)
-    if not request.change.force or any(not s.http for s in mixed):
+    forced = request.overrides("tcp_backend")
+    if not forced or any(not s.http for s in mixed):
         raise LbagentError(
             "tcp_backend",
             f"mode tcp backends can only be drained, no request is seen there: {named}. "
-            "Drain its nodes instead" + ("" if request.change.force else ", or --force to close the http part alone"),
+            "Drain its nodes instead" + ("" if forced else ", or --force to close the http part alone"),
         )
-    return [f"stays open, mode tcp: {named}"]
+    return [f"overridden: tcp_backend: stays open, mode tcp: {named}"]
 
 
 def _guard_missing(request: Request, services: list[Service]) -> None:
@@ -66,24 +67,29 @@ def _scope(request: Request, services: list[Service]) -> None:
         raise LbagentError("scope", f"a mode would not be what `frontends` says: {'; '.join(found)}")
 
 
-def max_unavailable(request: Request, after: Intent) -> None:
-    """Refuse to drain more nodes together than the configuration allows."""
+def max_unavailable(request: Request, after: Intent) -> list[str]:
+    """Refuse to drain more nodes together than the configuration allows; returns notes."""
     most = request.config.most_drained
     out, was = set(_drained(after)), set(_drained(request.before))
-    if most is None or not out - was or len(out) <= most or request.change.force:
-        return
+    if most is None or not out - was or len(out) <= most:
+        return []
     new, there = ", ".join(sorted(out - was)), ", ".join(sorted(was))
     what = f"{new} would be drained beside {there}" if was else f"{new} would be drained together"
+    if request.overrides("max_unavailable"):
+        return [f"overridden: max_unavailable: {what}, and max_unavailable is {most}"]
     do = f"bring {there if len(was) == 1 else 'others'} back first (`lbctl ready`)" if was else "take fewer"
     raise LbagentError("max_unavailable", f"{what}, and max_unavailable is {most}: {do}, or --force")
 
 
 def short_of_servers(request: Request, after: Intent) -> dict[str, list[str]]:
-    """Services that ``after`` would leave with fewer ready servers than they need: name → sentences."""
-    held = after.held()
+    """Services that ``after`` leaves with fewer servers than they need, and than they have now: name → sentences.
+
+    What counts is which servers HAProxy would use: backups where nothing else is left, trackers with what they track,
+    none without a weight. A backend that has no server before the command does not stand in its way.
+    """
+    held = set(after.held())
     out = {ref for ref, hold in request.before.held().items() if hold.drain.phase is not Phase.RELEASED}
-    newly = {ref for ref, hold in held.items() if hold.drain.phase is Phase.HELD} - out
-    touched = {ref.backend for ref in newly}
+    touched = {ref.backend for ref in request.newly_held(after)}
     sick = request.elsewhere.sick
     short: dict[str, list[str]] = {}
     for name, service in sorted(request.topology.services.items()):
@@ -93,18 +99,42 @@ def short_of_servers(request: Request, after: Intent) -> dict[str, list[str]]:
         for backend in service.backends:
             if backend not in touched:
                 continue
-            ready = [s.ref for s in request.observed.backends[backend].servers.values() if s.ready]
-            left = [r for r in ready if r not in held and str(r) not in sick]
-            if len(left) < service.config.min_ready:
-                seen = "".join(
+            seen = request.observed.backends[backend]
+            ready = [server.ref for server in seen.used(out)]
+            now = [ref for ref in ready if str(ref) not in sick]
+            left = [server.ref for server in seen.used(held | out) if str(server.ref) not in sick]
+            if len(left) < service.config.min_ready and len(left) < len(now):
+                seen_from = "".join(
                     f", {ref} is not ready as seen from {', '.join(sick[str(ref)])}"
                     for ref in ready
                     if str(ref) in sick
                 )
                 short.setdefault(name, []).append(
-                    f"{backend} would keep {len(left)} of {service.config.min_ready}{seen}"
+                    f"{backend} would keep {len(left)} of {service.config.min_ready}{seen_from}"
                 )
     return short
+
+
+def not_kept(request: Request, after: Intent) -> list[str]:
+    """Refuse a drain that HAProxy would forget at its next reload; returns notes."""
+    observed = request.observed
+    keeps = observed.written.keeps if observed.written is not None else frozenset()
+    lost = sorted({ref.backend for ref in request.newly_held(after)} - keeps)
+    if not lost:
+        return []
+    why = "these backends do not load lbagent's server-state file"
+    if observed.written is None:
+        why = f"its configuration cannot be read ({observed.unread})"
+    what = f"HAProxy would forget this drain at its next reload in {', '.join(lost)}: {why}"
+    if request.change.until_reload:
+        return [f"{what}. It is repeated as soon as the agent sees that"]
+    if request.overrides("not_kept"):
+        return [f"overridden: not_kept: {what}"]
+    file = " ".join(request.config.haproxy.config)
+    raise LbagentError(
+        "not_kept",
+        f"{what}. Run `lbctl haproxy adopt {file} --write` and reload HAProxy, or accept it with --until-reload",
+    )
 
 
 def last_server(short: dict[str, list[str]]) -> LbagentError:

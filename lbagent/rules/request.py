@@ -9,7 +9,7 @@ import msgspec
 from lbagent.cluster.members import Elsewhere
 from lbagent.errors import LbagentError
 from lbagent.model import times
-from lbagent.model.intent import Hold, Intent
+from lbagent.model.intent import Hold, Intent, Phase
 from lbagent.model.observed import Observed
 from lbagent.model.servers import Ref
 from lbagent.rules.change import Change
@@ -18,6 +18,14 @@ from lbagent.topology.resolve import Service, Topology
 
 DEFAULT_DEADLINE = "5m"
 DEFAULT_TIMEOUT = "2m"
+
+
+class Site(msgspec.Struct, frozen=True):
+    """The HAProxy at which a command is given: its configuration, and what runs there."""
+
+    config: Config
+    topology: Topology
+    observed: Observed
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +40,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     elsewhere: Elsewhere
     shared: bool  # ``before`` is the intent of several HAProxies
-    deadline: int  # until when the command waits, seconds since 1970
+    deadline: int  # until when the command waits, by the steady clock
     timeout: int  # until when health checks are waited for
     held: dict[Ref, Hold]  # servers that this HAProxy keeps out of traffic already
 
@@ -40,6 +48,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def here(self) -> Intent:
         """What this HAProxy has in force."""
         return self.elsewhere.here if self.shared else self.before
+
+    def overrides(self, rule: str) -> bool:
+        """The operator has said that ``rule``, an error's code, does not hold this time."""
+        return self.change.force or rule in self.change.override
+
+    def newly_held(self, after: Intent) -> set[Ref]:
+        """Servers that ``after`` takes out of traffic, and that were not out before."""
+        out = {ref for ref, hold in self.before.held().items() if hold.drain.phase is not Phase.RELEASED}
+        return {ref for ref, hold in after.held().items() if hold.drain.phase is Phase.HELD} - out
 
     def service(self, name: str) -> Service:
         """A service that the configuration still has; LbagentError when it has not."""
@@ -52,32 +69,34 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def request(
-    config: Config,
-    topology: Topology,
-    observed: Observed,
+    site: Site,
     intent: Intent,
     change: Change,
     now: float,
     by: str,
     elsewhere: Elsewhere | None = None,
+    steady: float | None = None,
 ) -> Request:
-    """``elsewhere`` is what the other HAProxies report, where ``intent`` is the one that all of them share."""
+    """``steady`` is the time that deadlines are by, ``now`` the one that windows are by.
+
+    ``elsewhere`` is what the other HAProxies report, where ``intent`` is the one that all of them share."""
     held = intent.held()
     moment = int(now)
+    waits = moment if steady is None else int(steady)
     deadline = times.duration(DEFAULT_DEADLINE if change.deadline is None else change.deadline, "deadline")
     timeout = times.duration(DEFAULT_TIMEOUT if change.timeout is None else change.timeout, "timeout")
     return Request(
-        config=config,
-        topology=topology,
-        observed=observed,
+        config=site.config,
+        topology=site.topology,
+        observed=site.observed,
         before=intent,
         change=change,
         now=moment,
         by=by,
         elsewhere=elsewhere or Elsewhere(),
         shared=elsewhere is not None,
-        deadline=moment + deadline,
-        timeout=moment + timeout,
+        deadline=waits + deadline,
+        timeout=waits + timeout,
         held=elsewhere.here.held() | held if elsewhere else held,
     )
 

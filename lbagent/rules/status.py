@@ -22,6 +22,7 @@ from lbagent.model.status import (
     WindowStatus,
 )
 from lbagent.rules.barrier import Key
+from lbagent.rules.in_force import Table, node_state, tables, weakest
 from lbagent.topology.resolve import Topology
 
 
@@ -93,7 +94,8 @@ class Report:
 
     def _service(self, name: str) -> ServiceStatus:
         known, asked = self.topology.services.get(name), self.intent.services.get(name)
-        mode = asked.effective(self.now) if asked else Mode.UP
+        wanted = asked.effective(self.now) if asked else Mode.UP
+        mode, opened = weakest(known, asked, self.observed, self._tables, self.now) if asked else (wanted, [])
         backends = self.observed.backends
         servers = [
             self._server(Ref(b, s))
@@ -103,23 +105,34 @@ class Report:
         return ServiceStatus(
             name=name,
             mode=mode,
-            asked=mode,
-            open=[],
+            asked=wanted,
+            open=opened,
             opening=False,
             windows=[_window(asked, self.now)] if asked else [],
-            scheduled=asked.mode if asked and mode is Mode.UP else None,
+            scheduled=asked.mode if asked and wanted is Mode.UP else None,
             start=asked.start if asked else None,
             until=asked.until if asked else None,
             reason=asked.reason if asked else "",
             by=asked.by if asked else "",
             sessions=sum(server.sessions for server in servers),
-            quiesced=quiesced(name, self.intent, self.barriers, self.now) and name not in self.open_elsewhere,
+            quiesced=not opened
+            and quiesced(name, self.intent, self.barriers, self.now)
+            and name not in self.open_elsewhere,
             orphan=known is None or bool(known.missing and asked),
             frontends=list(known.config.frontends) if known else [],
             tcp=list(known.tcp) if known else [],
             missing=list(known.missing) if known else [],
             servers=servers,
         )
+
+    @cached_property
+    def _tables(self) -> list[Table]:
+        return tables(self.observed)
+
+    @cached_property
+    def _used(self) -> set[Ref]:
+        """Servers that HAProxy would give a new request."""
+        return {server.ref for backend in self.observed.backends.values() for server in backend.used()}
 
     @cached_property
     def _held(self) -> Mapping[Ref, bool]:
@@ -136,7 +149,7 @@ class Report:
             health=seen.health if seen else Health.NONE,
             sessions=self.observed.sessions(ref) + self.elsewhere.get(ref, 0),
             foreign=bool(seen and seen.admin is not Admin.READY and self._held.get(ref, True)),
-            used=bool(seen and seen.ready),
+            used=ref in self._used,
         )
 
     # ------------------------------------------------------------------------------------------- nodes
@@ -146,7 +159,7 @@ class Report:
         first = min(drains.values(), key=lambda d: d.since, default=None)
         deadlines = [d.deadline for d in drains.values() if d.deadline is not None]
         held = [h.ref for d in drains.values() for h in d.servers]
-        state = node_state(name, self.intent, self.observed, self.elsewhere)
+        state = node_state(name, self.intent, self.observed, self.topology, self.elsewhere)
         refs = dict.fromkeys((*self.topology.nodes.get(name, ()), *held))
         return NodeStatus(
             name=name,
@@ -168,17 +181,6 @@ def guard_state(topology: Topology, observed: Observed) -> str:
     if observed.table is None or not versions or None in versions:
         return "missing"
     return "old" if any(v is not None and v < VERSION for v in versions) else "present"
-
-
-def node_state(node: str, intent: Intent, observed: Observed, elsewhere: Mapping[Ref, int] | None = None) -> NodeState:
-    """The servers that are held decide: drained once none has a request open, here or ``elsewhere``."""
-    drains = intent.drains.get(node, {})
-    held = [h.ref for d in drains.values() if d.phase is not Phase.RELEASED for h in d.servers]
-    if not drains or not held:
-        return NodeState.READY
-    busy = any(observed.sessions(ref) or (elsewhere or {}).get(ref) for ref in held)
-    out = all(s is None or s.admin is not Admin.READY for s in map(observed.server, held))
-    return NodeState.DRAINED if out and not busy and not observed.blind else NodeState.DRAINING
 
 
 def quiesced(name: str, intent: Intent, barriers: Mapping[str, dict[Key, Stream] | None], now: float) -> bool:

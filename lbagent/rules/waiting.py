@@ -24,9 +24,15 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     failures: tuple[str, ...]
     down_for: float = math.inf  # seconds since HAProxy answered last
     unwritten: tuple[str, ...] = ()  # why files that HAProxy starts from are not on disk
-    now: float
+    now: float  # by the wall clock, as windows are
+    steady: float = -math.inf  # the time that deadlines are by; by default it is ``now``
     node: str = ""
     view: View | None = None  # what the other HAProxies report, where the intent is shared
+
+    @property
+    def waited(self) -> float:
+        """The time to compare deadlines with."""
+        return self.now if self.steady == -math.inf else self.steady
 
 
 def open_lines(at: Situation) -> dict[str, tuple[str, ...]]:
@@ -52,12 +58,13 @@ def requests(services: Iterable[str], at: Situation) -> list[str]:
         if held is None:
             lines.append(f"{name}: its requests have not been counted yet")
             continue
-        places: dict[str, int] = {}
+        places: dict[tuple[str, str], int] = {}
         for stream in held.values():
             place = f"{stream.backend}/{stream.server}" if stream.server not in ("", "<NONE>") else stream.backend
             old = "" if stream.pid == at.observed.pid else f" in old worker {stream.pid}"
-            places[place + old] = places.get(place + old, 0) + 1
-        lines += [f"{name}: {place}: {_requests_of(n)} from before" for place, n in sorted(places.items())]
+            what = "upgraded connection (websocket)" if stream.upgraded else "request"
+            places[place + old, what] = places.get((place + old, what), 0) + 1
+        lines += [f"{name}: {place}: {_count(n, what)} from before" for (place, what), n in sorted(places.items())]
     return lines
 
 
@@ -69,12 +76,20 @@ def in_flight(drains: Iterable[Subject], at: Situation) -> list[str]:
         drain = at.intent.drain(subject.node, name)
         if drain is None:
             continue
-        lines += _unsteered(name, {held.backend for held in drain.servers}, at)
+        backends = {held.backend for held in drain.servers}
+        lines += _unsteered(name, backends, at)
+        for backend in sorted(backends):
+            waiting = at.observed.queued(backend).items()
+            lines += [f"{name}: {backend}: {_count(n, 'request')} queued in old worker {pid}" for pid, n in waiting]
         for held in drain.servers:
             if count := at.observed.sessions(held.ref):
                 old = [w.pid for w in at.observed.old_workers or () if w.sessions.get(held.ref)]
                 where = f", old worker {', '.join(map(str, old))}" if old else ""
-                lines.append(f"{name}: {held.ref}: {_requests_of(count)} open{where}")
+                lines.append(f"{name}: {held.ref}: {_count(count, 'request')} open{where}")
+            elif held.ref in at.observed.fed:
+                lines.append(
+                    f"{name}: {held.ref}: HAProxy still gives it requests, by a cookie, a stick rule or a table"
+                )
         if drain.end_in_maint and not lines:
             lines.append(f"{name}: going to maint")
     return lines
@@ -99,7 +114,7 @@ def coming_back(name: str, where: str, drain: Drain, at: Situation) -> tuple[lis
     gave_up: list[str] = []
     for held in drain.servers:
         seen = at.observed.server(held.ref)
-        if seen is None or not seen.checked or held.foreign:
+        if seen is None or not (seen.checked or seen.tracks) or held.foreign or held.was_down or seen.parked:
             continue
         if drain.phase is Phase.HELD:
             gave_up.append(f"{name}: {held.ref}: stays drained, its health is {seen.health}")
@@ -124,5 +139,5 @@ def _unsteered(name: str, backends: set[str], at: Situation) -> list[str]:
     ]
 
 
-def _requests_of(count: int) -> str:
-    return f"{count} request{'' if count == 1 else 's'}"
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

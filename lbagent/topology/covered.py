@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from lbagent.model.intent import WEIGHT, Drain, Held, HoldReason, Intent, Phase
 from lbagent.model.observed import Observed
-from lbagent.model.servers import Admin, Ref
+from lbagent.model.servers import Admin, Health, Ref
 from lbagent.model.subject import Subject
 from lbagent.topology.resolve import Topology
 
@@ -64,8 +64,11 @@ def whole_nodes(intent: Intent, topology: Topology) -> Intent:
 def with_notes(ref: Ref, observed: Observed) -> Held:
     """A server that we begin to hold, with what it has to be given back as."""
     seen = observed.server(ref)
-    foreign = seen.admin if seen and seen.admin is not Admin.READY else None
-    return Held(backend=ref.backend, server=ref.server, foreign=foreign, agent_check=bool(seen and seen.agent))
+    if seen is None:
+        return Held(backend=ref.backend, server=ref.server)
+    foreign = seen.admin if seen.admin is not Admin.READY and not seen.parked else None
+    was_down = seen.health is Health.DOWN and seen.admin is Admin.READY
+    return Held(backend=ref.backend, server=ref.server, foreign=foreign, agent_check=seen.agent, was_down=was_down)
 
 
 def _modes(intent: Intent, topology: Topology) -> Intent:

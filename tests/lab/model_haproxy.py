@@ -25,6 +25,7 @@ from lbagent.model.actions import (
 from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import BackendSeen, Observed, ServerSeen, Worker
 from lbagent.model.servers import FORCED_DRAIN, FORCED_MAINT, Admin, Ref
+from lbagent.model.written import Written
 from lbagent.rules.drains import advance
 from lbagent.rules.plan import desired, plan
 from lbagent.settings.config import Config
@@ -58,7 +59,7 @@ def server(backend: str = "nova", name: str = "ctl1", **facts: object) -> Server
         agent=False,
         agent_configured=False,
         backup=False,
-        tracks=False,
+        tracks="",
         line=tuple(line.split()),
     )
     return replace(seen, **facts)
@@ -83,6 +84,7 @@ def haproxy(*backends: BackendSeen, **facts: object) -> Observed:
         table=(),
         lists=dict.fromkeys(file_names.LISTS, ()),
         old_workers=(),
+        written=Written(frontends={}, keeps=frozenset(b.name for b in backends), cuts=frozenset(), sticky={}),
     )
     return replace(seen, **facts)
 

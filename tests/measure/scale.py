@@ -360,7 +360,7 @@ def measure(made: World, put: float, rounds: int, window: float) -> Measured:
     commands: dict[str, Callable[[str], dict[str, Any]]] = {
         "down": lambda _: {"services": {"nova": {"mode": "down"}}},
         "up": lambda _: {"services": {"nova": {"mode": "up"}}},
-        "drain": lambda node: {"nodes": {node: {"state": "drained"}}},
+        "drain": lambda node: {"nodes": {node: {"state": "drained"}}, "until_reload": True},
         "ready": lambda node: {"nodes": {node: {"state": "ready"}}},
     }
     for number in range(3 * rounds):

@@ -42,7 +42,7 @@ WRONG = [
     (["down", "nova", "--for", "1e9h"], 2, ["for"]),
     (["down", "nova", "--for", "9999d"], 2, ["for"]),
     (["down", "nova", "--until", "2020-01-01T00:00:00Z"], 2, ["until", "past"]),
-    (["down", "nova", "--until", "tomorrow"], 2, ["until", "ISO 8601"]),
+    (["down", "nova", "--until", "tomorrow"], 2, ["until", "is not a time such as"]),
     (["down", "nova", "--at", "2020-01-01T00:00:00Z"], 2, ["at", "past"]),
     (["down", "nova", "--at", "2098-01-01T00:00:00Z", "--until", "2097-01-01T00:00:00Z"], 2, ["until"]),
     (["down", "nova", "--for", "5m", "--until", "2097-01-01T00:00:00Z"], 2, ["for and until"]),
@@ -366,5 +366,8 @@ def test_guard_missing_is_refused_with_the_remedy(make_lab):
     assert refused.returncode == 3
     assert "lbctl haproxy adopt" in refused.stderr
     assert "nova" in refused.stderr
-    lab.agent.ok("drain", "ctl1")
+    refused = lab.agent.lbctl("drain", "ctl1")
+    assert refused.returncode == 3
+    assert "would forget this drain at its next reload" in refused.stderr
+    lab.agent.ok("drain", "ctl1", "--until-reload")
     assert lab.haproxy.server("nova/ctl1")["srv_admin_state"] == "8"

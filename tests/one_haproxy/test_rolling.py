@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.lab.clients import Load, ask
+from tests.lab.origins import Origin
 from tests.lab.wait import eventually
 
 
@@ -125,10 +126,20 @@ def test_last_down_closes_first(make_lab):
     assert ask(lab.port["nova"]).status == 200
 
 
-def test_backup_servers_do_not_count(make_lab):
-    lab = make_lab(nodes=1, check="check inter 200", backend={"nova": "  server spare 127.0.0.1:1 backup\n"})
-    refused = lab.agent.lbctl("drain", "ctl1", "--service", "nova")
-    assert refused.returncode == 3, refused.stderr
+def test_a_backup_takes_over_where_haproxy_would_use_it(make_lab):
+    spare = Origin("spare").start()
+    lab = make_lab(nodes=1, backend={"nova": f"  server spare 127.0.0.1:{spare.port} check inter 200 backup\n"})
+    used = {s["server"]: s["used"] for s in lab.agent.service("nova")["servers"]}
+    assert used == {"ctl1": True, "spare": False}
+    lab.agent.ok("drain", "ctl1", "--service", "nova")
+    drained = time.time()
+    assert {ask(lab.port["nova"]).status for _ in range(10)} == {200}
+    assert len(spare.requests(drained)) == 10
+    assert not lab.origins["ctl1"]["nova"].requests(drained)
+    lab.agent.ok("ready", "ctl1")
+    spare.stop()
+    eventually(lambda: any(s["health"] == "down" for s in lab.agent.service("nova")["servers"]), "it is down")
+    assert lab.agent.lbctl("drain", "ctl1", "--service", "nova").returncode == 3
 
 
 def test_foreign_states_are_left_alone(lab):

@@ -140,7 +140,7 @@ def test_sighup_rereads_and_keeps_the_old_when_bad(lab):
     eventually(lambda: "the old configuration stays in force" in lab.agent.log.read_text(), "it complains")
     assert "$.services.nova.backends" in lab.agent.log.read_text()
     assert lab.agent.service("nova")["mode"] == "down"
-    lab.agent.settings["services"] = {"keystone": {}}
+    lab.agent.settings |= {"services": {"keystone": {}}, "discover": False}
     lab.agent.write()
     os.kill(lab.agent.process.pid, signal.SIGHUP)
     eventually(lambda: lab.agent.service("nova")["orphan"], "nova is no longer configured")

@@ -67,6 +67,7 @@ WRITTEN = Written(
         "mapped": FrontendWritten((("10.0.0.5:443", "ssl"),), (), dynamic=True),
     },
     keeps=frozenset(),
+    cuts=frozenset(),
     sticky={},
 )
 

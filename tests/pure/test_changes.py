@@ -20,6 +20,7 @@ from lbagent.model.written import FrontendWritten, Written
 from lbagent.rules.change import Decision
 from lbagent.rules.change import parse as parse_change
 from lbagent.rules.decide import decide
+from lbagent.rules.request import Site
 from lbagent.settings.config import Config
 from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
@@ -48,7 +49,10 @@ DOWN = replace(UP, up=False, error="HAProxy does not answer")
 
 
 WRITTEN = Written(
-    frontends={"public": FrontendWritten(((":80",),), ("shared",), dynamic=False)}, keeps=frozenset(), sticky={}
+    frontends={"public": FrontendWritten(((":80",),), ("shared",), dynamic=False)},
+    keeps=frozenset({"nova", "keystone", "mixed", "db", "queue", "shared", "mq"}),
+    cuts=frozenset(),
+    sticky={},
 )
 SCOPED = replace(UP, written=WRITTEN)
 
@@ -62,7 +66,7 @@ def ask(
     by: str = "root",
 ) -> Decision:
     where = topology(config, observed.backends)
-    return decide(config, where, observed, intent or Intent(), parse_change(json.dumps(body).encode()), now, by)
+    return decide(Site(config, where, observed), intent or Intent(), parse_change(json.dumps(body).encode()), now, by)
 
 
 WITHOUT_NOVA = parse("discover: false\nservices: {keystone: {}}")
@@ -285,7 +289,7 @@ def test_a_service_with_a_tcp_backend_is_not_closed_by_pretending() -> None:
     assert "--force to close the http part alone" in refused("tcp_backend", mode("read-only", "mixed", "nova"))
     forced = ask(mode("down", "mixed", force=True))
     assert forced.intent.services["mixed"].keys == ("mixed",)
-    assert forced.notes == ("stays open, mode tcp: mixed has db",)
+    assert forced.notes == ("overridden: tcp_backend: stays open, mode tcp: mixed has db",)
     assert "queue has mq" in refused("tcp_backend", mode("down", "queue", force=True)), "nothing of it can be closed"
 
 
@@ -301,7 +305,7 @@ def test_without_a_guard_nothing_is_closed() -> None:
 @pytest.mark.parametrize(
     ("observed", "words"),
     [
-        (UP, "public: HAProxy's configuration cannot be read"),
+        (replace(UP, written=None), "public: HAProxy's configuration cannot be read"),
         (replace(SCOPED, written=replace(WRITTEN, frontends={})), "has no frontend public"),
         (replace(SCOPED, frontends=frozenset({"internal"})), "runs no frontend public yet"),
         (replace(DOWN, written=replace(WRITTEN, frontends={})), "has no frontend public"),
@@ -453,16 +457,15 @@ LAST = haproxy(backend("nova", server("nova", "ctl1"), server("nova", "ctl2")))
 @pytest.mark.parametrize(
     "facts",
     [
-        {"backup": True},
         {"weight": 0},
         {"op": 0},
         {"op": 3},
         {"mask": 1},
         {"mask": 8},
-        {"mask": 4},
+        {"mask": 5},
         {"mask": 32},
     ],
-    ids=["backup", "weight 0", "unhealthy", "stopping", "foreign maint", "foreign drain", "disabled", "unresolved"],
+    ids=["weight 0", "unhealthy", "stopping", "foreign maint", "foreign drain", "disabled", "unresolved"],
 )
 def test_the_last_ready_server_is_not_drained(facts: dict[str, object]) -> None:
     observed = with_server(LAST, Ref("nova", "ctl2"), **facts)
@@ -472,7 +475,22 @@ def test_the_last_ready_server_is_not_drained(facts: dict[str, object]) -> None:
         assert way_out in sentence
 
 
-@pytest.mark.parametrize("facts", [{"op": 1}, {"checked": False}, {"sessions": 9}])
+def test_a_backend_that_was_dead_before_stands_in_nobodys_way() -> None:
+    dead = {f"ctl{n}": {"op": 0} for n in (1, 2)}
+    observed = LAST
+    for name, facts in dead.items():
+        observed = with_server(observed, Ref("nova", name), **facts)
+    assert ask(drain("ctl1"), observed=observed).intent.drains["ctl1"]["nova"].servers[0].was_down
+
+
+def test_only_the_rule_that_is_named_is_set_aside() -> None:
+    observed = with_server(LAST, Ref("nova", "ctl2"), op=0)
+    assert ask(drain("ctl1") | {"override": ["last_server"]}, observed=observed).notes
+    refused("last_server", drain("ctl1") | {"override": ["tcp_backend"]}, observed=observed)
+    assert "is no rule" in refused("bad_request", drain("ctl1") | {"override": ["guard"]}, observed=observed)
+
+
+@pytest.mark.parametrize("facts", [{"op": 1}, {"checked": False}, {"sessions": 9}, {"backup": True}])
 def test_another_ready_server_is_enough(facts: dict[str, object]) -> None:
     assert ask(drain("ctl1"), observed=with_server(LAST, Ref("nova", "ctl2"), **facts))
 
@@ -532,7 +550,7 @@ def test_force_drains_the_last_server_and_says_so() -> None:
     one = haproxy(backend("nova", server("nova", "ctl1")))
     decision = ask(drain("ctl1", force=True), observed=one)
     assert decision.intent.services == {}
-    assert decision.notes == ("forced: nova: nova would keep 0 of 1 ready",)
+    assert decision.notes == ("overridden: last_server: nova: nova would keep 0 of 1 ready",)
 
 
 # ------------------------------------------------------------------------------------ the same again

@@ -22,6 +22,7 @@ from lbagent.model.subject import Subject
 from lbagent.rules.change import Decision
 from lbagent.rules.change import parse as parse_change
 from lbagent.rules.decide import decide
+from lbagent.rules.request import Site
 from lbagent.settings.load import parse
 from lbagent.topology.resolve import topology
 from tests.lab.model_haproxy import NOW, examples, haproxy, with_server
@@ -385,7 +386,7 @@ def test_an_opening_made_alone_does_not_outlive_the_command_of_another_history()
 
 def ask(body: dict, intent: Intent | None = None, **elsewhere: object) -> Decision:
     change = parse_change(__import__("json").dumps(body).encode())
-    return decide(CONFIG, TOPOLOGY, SEEN, intent or Intent(), change, NOW, "root", Elsewhere(**elsewhere))
+    return decide(Site(CONFIG, TOPOLOGY, SEEN), intent or Intent(), change, NOW, "root", Elsewhere(**elsewhere))
 
 
 def test_health_as_every_haproxy_sees_it_counts():

@@ -204,7 +204,7 @@ def test_from_drain_to_ready_in_order() -> None:
     assert phases(loop.settle().intent) == [RG, RG], "one of two is well"
     loop.observed = with_server(loop.observed, KEYSTONE, op=2)
     assert loop.settle().intent.drains == {}
-    assert all(loop.observed.server(r).ready for r in (NOVA, KEYSTONE))  # type: ignore[union-attr]
+    assert all(loop.observed.server(r).usable for r in (NOVA, KEYSTONE))  # type: ignore[union-attr]
 
 
 # --------------------------------------------------------------------------------- the guard vanishes
@@ -223,7 +223,7 @@ def test_a_service_that_is_down_is_kept_closed_by_maint_until_its_guard_is_back(
         loop.observed = with_server(loop.observed, Ref("nova", node), op=2)
     loop.settle()
     assert loop.intent.drains == {}
-    assert all(s.ready for s in loop.observed.backends["nova"].servers.values())
+    assert all(s.usable for s in loop.observed.backends["nova"].servers.values())
 
 
 @pytest.mark.parametrize(

@@ -266,14 +266,14 @@ def test_a_haproxy_without_the_guard() -> None:
     assert (nova.http, nova.sticky, nova.guard) == (True, True, 1)  # by its cookie
     assert (db.http, db.sticky, db.guard) == (False, True, None)  # by its stick table
     ctl1, ctl2 = nova.servers["ctl1"], nova.servers["ctl2"]
-    assert (ctl1.ref, ctl1.sessions, ctl1.checked, ctl1.health, ctl1.ready) == (
+    assert (ctl1.ref, ctl1.sessions, ctl1.checked, ctl1.health, ctl1.usable) == (
         Ref("nova", "ctl1"),
         3,
         False,
         Health.NONE,
         True,
     )
-    assert (ctl2.checked, ctl2.health, ctl2.backup, ctl2.ready) == (True, Health.DOWN, True, False)
+    assert (ctl2.checked, ctl2.health, ctl2.backup, ctl2.usable) == (True, Health.DOWN, True, False)
     assert (ctl1.address, ctl1.port, ctl1.admin, ctl1.agent_configured) == ("127.0.0.1", 28472, Admin.READY, False)
     assert facts.pid == 31815
 
@@ -306,7 +306,13 @@ def test_what_cannot_change_is_asked_for_once_a_worker() -> None:
     assert "show table" in channel.asked[-3:]
 
 
-@pytest.mark.parametrize("mask", [1, 2, 4, 5, 9, 32, 33])
+def test_a_disabled_server_that_was_enabled_at_run_time_is_ready() -> None:
+    state = STATE.replace("ctl1 127.0.0.1 2 0 1", "ctl1 127.0.0.1 2 4 1", 1)
+    seen, _ = observe(Recorded(PLAIN | {"show servers state": state}), DIR, None)
+    assert seen.backends["nova"].servers["ctl1"].admin is Admin.READY
+
+
+@pytest.mark.parametrize("mask", [1, 2, 5, 9, 32, 33])
 def test_every_way_into_maint_is_maint(mask: int) -> None:
     state = STATE.replace("ctl1 127.0.0.1 2 0 1", f"ctl1 127.0.0.1 2 {mask} 1", 1)
     seen, _ = observe(Recorded(PLAIN | {"show servers state": state}), DIR, None)

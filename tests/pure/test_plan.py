@@ -250,7 +250,7 @@ def test_any_intent_comes_into_force_on_any_haproxy_within_one_tick(intent: Inte
     assert loop.observed.files == want.files
     for ref, hold in loop.intent.held().items():
         if hold.drain.phase is not Phase.RELEASED:
-            assert not _seen(loop.observed, ref).ready
+            assert not _seen(loop.observed, ref).usable
 
 
 @examples(40)

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from lbagent import __version__
+from lbagent.guard import guard_map
 from lbagent.model.intent import Drain, Held, Intent, Mode, Phase, ServiceIntent
 from lbagent.model.observed import Observed, Stream, Worker
 from lbagent.model.servers import Admin, NodeState, Ref
@@ -25,6 +26,12 @@ DOWN = ServiceIntent(mode=Mode.DOWN, start=NOW, until=NOW + 1200, reason="upgrad
 
 def of(intent: Intent, observed: Observed | None = None, **more: Any) -> dict[str, Any]:
     observed = observed or haproxy()
+    if observed.table == ():  # a HAProxy that holds what was asked
+        table = guard_map.entries(CONFIG, intent)
+        observed = replace(observed, table=table)
+        if observed.old_workers:
+            old = tuple(replace(worker, current_map=table) for worker in observed.old_workers)
+            observed = replace(observed, old_workers=old)
     given: dict[str, Any] = {"in_sync": True, "trouble": "", "revision": intent.revision, "tick": 1.0, **more}
     barriers, view, now = given.pop("barriers", {}), given.pop("view", None), given.pop("now", NOW)
     report = Report("ctl1", topology(CONFIG, observed.backends), intent, observed, barriers, now, view)
@@ -154,7 +161,8 @@ def test_a_deadline_is_shown_while_it_matters() -> None:
     [
         (Intent(), {"mask": 0}, False),
         (Intent(), {"mask": 1}, True),
-        (Intent(), {"mask": 4}, True),
+        (Intent(), {"mask": 5}, True),
+        (Intent(), {"mask": 4}, False),
         (drained(), {"mask": 8}, False),
         (drained(foreign=Admin.MAINT), {"mask": 1}, True),
         (drained(foreign=Admin.MAINT), {"mask": 0}, False),
