@@ -51,10 +51,10 @@ log = logging.getLogger("lbagent")
     envvar="LBAGENT_CONFIG",
     help="The configuration file.",
 )
-@click.option("--check", is_flag=True, help="Validate the configuration and exit.")
+@click.option("--check", is_flag=True, help="Check the configuration, say what is wrong with it, and exit.")
 @click.version_option(__version__, prog_name="lbagent")
 def main(path: Path, check: bool) -> None:
-    """The agent beside an HAProxy, in the foreground, for systemd. lbctl talks to it."""
+    """Run the agent beside an HAProxy, in the foreground. systemd starts it, and lbctl talks to it."""
     try:
         config = load(path)
         secret_digest(config)

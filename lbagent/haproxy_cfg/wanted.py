@@ -57,11 +57,13 @@ def _sort_in(section: Section, out: Wanted, config: Config) -> None:
         if owner or config.discover:
             out.drained.append(section)
         listed = "" if owner else "; a drain leaves it in traffic until a service lists it"
-        out.notes.append(f"{whose}{section.name} is mode {section.mode}: it can be drained, no more; no guard{listed}")
+        out.notes.append(
+            f"{whose}{section.name} is in mode {section.mode}: it can only be drained, so it gets no guard{listed}"
+        )
     elif owner:
         out.guarded.append(section)
     elif config.discover:
-        out.notes.append(f"{section.name} belongs to no service, as the configuration lists others; no guard")
+        out.notes.append(f"{section.name} belongs to no service of the configuration, so it gets no guard")
 
 
 def _missing(sections: Sequence[Section], backends: Sequence[Section], out: Wanted) -> None:
@@ -69,5 +71,5 @@ def _missing(sections: Sequence[Section], backends: Sequence[Section], out: Want
     frontends = {section.name for section in sections if section.kind == "frontend"}
     for name, service in out.service_of.items():
         if name not in there:
-            only = ", only a frontend: give the backends it leads to" if name in frontends else ""
+            only = "; it is a frontend: name the backends that it leads to" if name in frontends else ""
             out.problems.append(f"service {service}: there is no backend {name} in these files{only}")

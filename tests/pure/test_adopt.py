@@ -91,7 +91,7 @@ def test_a_backend_that_a_service_leaves_out_is_named():
 def test_a_configured_backend_that_is_not_there_is_a_problem():
     (problem,) = adopted(HTTP + "frontend nova\n  bind :1\n", NOVA).problems
     assert "service nova" in problem
-    assert "only a frontend" in problem
+    assert "it is a frontend" in problem
 
 
 @pytest.mark.parametrize("settings", [EMPTY, NOVA])
@@ -107,7 +107,7 @@ def test_a_tcp_backend_gets_what_keeps_its_drains_and_no_guard(settings):
     ]
     assert "\n  load-server-state-from-file global\n" in result.files[0][1]
     assert result.guarded == ()
-    assert "nova is mode tcp" in result.notes[0]
+    assert "nova is in mode tcp" in result.notes[0]
     assert adopt.remove(result.files)[0][1] == text
 
 
