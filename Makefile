@@ -32,7 +32,7 @@ missing=(); for package in $(1); do \
 endef
 APT_INSTALL := apt-get install -y --no-install-recommends
 
-.PHONY: help setup system demo test test-haproxy chaos lint docs bench scale install clean
+.PHONY: help setup system demo test test-haproxy test-debian chaos lint docs bench scale install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -69,6 +69,9 @@ test: setup ## the whole suite; PYTEST_ARGS="-k guard" for less
 
 test-haproxy: setup ## what another HAProxy can change, on RELEASE=bookworm, trixie or sid (as root)
 	$(VENV)/bin/python -m tests.releases "$(RELEASE)" $(PYTEST_ARGS)
+
+test-debian: setup ## the suite with the Python, HAProxy and etcd of RELEASE=trixie (as root)
+	$(VENV)/bin/python -m tests.debian "$(or $(RELEASE),trixie)" $(PYTEST_ARGS)
 
 chaos: setup ## random faults under load; SECONDS=600 SEED=7 (a seed replays), HOSTS=3 for a control plane
 	$(VENV)/bin/python -m tests.chaos --hosts $(or $(HOSTS),1) --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 SILENT = "it does not answer in time"
 CUT = "it cut the connection: does it ask for https:// (store.etcd.endpoints), or for store.etcd.cert and key?"
 PLAIN = "it does not speak TLS: store.etcd.endpoints has https:// where http:// is served"
+ENDED = (
+    "it ended the TLS handshake: does it speak TLS at all (store.etcd.endpoints), does it ask for store.etcd.cert and "
+    "key, signed by a CA it trusts?"
+)
 NONSENSE = "its answer makes no sense: is it etcd that listens there?"
 
 STRICT = "Python 3.13 and newer ask for it (RFC 5280): issue that certificate anew"
@@ -46,7 +50,7 @@ REASONS = (
     ("TLS key file", "store.etcd.key: no such file"),
     ("NO_CERTIFICATE_OR_CRL_FOUND", "store.etcd.ca holds no certificate"),
     ("alert", "it refuses this agent's certificate: store.etcd.cert and key, signed by a CA that etcd trusts"),
-    ("SSLEOFError", "it ended the TLS handshake: does it ask for store.etcd.cert and key, signed by a CA it trusts?"),
+    ("SSLEOFError", ENDED),
     ("reset by peer", CUT),
     ("RemoteDisconnected", CUT),
     ("invalid user ID or password", "it does not know store.etcd.user with this password"),
