@@ -42,13 +42,13 @@ def options(function: F) -> F:
 
 def set_aside(function: F) -> F:
     """The options that override rules which may refuse a command."""
-    force = click.option("--force", is_flag=True, help="Override every rule that may refuse; each is named.")
+    force = click.option("--force", is_flag=True, help="Override every rule that refuses this command, and name each.")
     rule = click.option(
         "--override",
         metavar="RULE",
         multiple=True,
         shell_complete=lambda *_: overridable(),
-        help=f"Override this rule only: {', '.join(overridable())}. May be repeated.",
+        help=f"Override only this rule: {', '.join(overridable())}. May be repeated.",
     )
     return force(rule(function))
 

@@ -53,7 +53,7 @@ def haproxy() -> None:
     help="Write the changed files into DIR and leave the originals alone.",
 )
 @click.option("--remove", "removing", is_flag=True, help="Take out exactly what adopt put in.")
-@click.option("--force", is_flag=True, help="With --remove: also while something is closed or drained.")
+@click.option("--force", is_flag=True, help="With --remove: even while a service is closed or a node is drained.")
 @CONFIG
 def adopt(
     files: tuple[Path, ...], write: bool, output: Path | None, removing: bool, force: bool, config_path: Path | None

@@ -35,7 +35,7 @@ def _closing(mode: str, help_text: str, done: str) -> click.Command:
         show_default=True,
         help="How long to wait for older requests. The mode stays when it has passed.",
     )
-    @click.option("--kill", is_flag=True, help="At the deadline, end the older requests that are left.")
+    @click.option("--kill", is_flag=True, help="At the deadline, cut the older requests that are still open.")
     @ask.set_aside
     @ask.options
     @click.pass_obj
@@ -100,7 +100,12 @@ read_only = _closing(
 
 @click.command()
 @click.argument("services", nargs=-1, metavar="SERVICE...", shell_complete=complete_service)
-@click.option("--all", "every", is_flag=True, help="Every service that is closed or restricted, now or later.")
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="Open every service that is closed or read-only, and cancel every window ahead.",
+)
 @ask.options
 @click.pass_obj
 def up(
