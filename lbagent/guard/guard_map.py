@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from lbagent.guard import VERSION, answers
 from lbagent.guard.intent_copy import copy_of
+from lbagent.model.addresses import spellings
 from lbagent.model.intent import Intent, Mode, ServiceIntent
 from lbagent.model.times import iso
 from lbagent.settings.config import Config
@@ -25,6 +26,19 @@ def key_text(key: str) -> str:
     return f"{frontend}/{backend}@" + (f"{address}/" if at else "")
 
 
+def key_texts(key: str) -> tuple[str, ...]:
+    """Every map key of an intent's key. A client of an IPv6 bind comes to an IPv4 address by its mapped name.
+
+    Measured on 2.6: ``dst`` of an IPv4 client is ``::ffff:127.0.0.1`` where the bind is ``:::PORT v4v6``, and
+    ``127.0.0.1`` where it is ``:PORT``.
+    """
+    place, _, backend = key.rpartition("/")
+    frontend, at, address = place.partition("@")
+    if not at:
+        return (key_text(key),)
+    return tuple(key_text(f"{frontend}@{name}/{backend}") for name in spellings(address))
+
+
 def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
     """The whole map for ``intent``, sorted by key.
 
@@ -36,7 +50,8 @@ def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = No
         out[backend] = _value(config, "-", ServiceIntent(mode=Mode.UP, start=FAR, at_once=False), scoped=True)
     for name, service in sorted(intent.services.items()):
         for key in service.keys:
-            out[key_text(key)] = _value(config, name, service, key.rpartition("/")[2] in scoped)
+            value = _value(config, name, service, key.rpartition("/")[2] in scoped)
+            out |= dict.fromkeys(key_texts(key), value)
         out[f"=json/{name}"] = answers.answer(config, name, service)
         out[f"=html/{name}"] = answers.html(answers.sentence(name, service))
         if document := answers.version_document(config, name):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from lbagent.model.addresses import plain
 from lbagent.model.intent import Mode
 from lbagent.model.observed import Stream
 
@@ -32,7 +33,7 @@ def of_keys(streams: Iterable[Stream], keys: Iterable[str]) -> dict[Key, Stream]
         if any(
             stream.backend == backend
             and (not frontend or stream.frontend == frontend)
-            and (not address or not stream.address or stream.address == address)
+            and (not address or not stream.address or plain(stream.address) == plain(address))
             for frontend, address, backend in wanted
         )
     }
