@@ -16,7 +16,7 @@ RUN_PACKAGES := python3 python3-venv
 # What demo and tests run for real: HAProxy, promtool (metrics), a browser, curl, a load for the benchmark, a Debian that
 # boots; three hosts in network namespaces with etcd and a virtual address.
 TEST_PACKAGES := haproxy prometheus curl wrk chromium chromium-driver systemd systemd-container mmdebstrap \
-  etcd-server etcd-client keepalived iproute2 faketime man-db
+  etcd-server etcd-client keepalived iproute2 faketime man-db jq
 # Started by nobody when the packages above are installed for tests.
 QUIET_UNITS := haproxy.service prometheus.service etcd.service keepalived.service
 

@@ -36,7 +36,7 @@ ELSEWHERE = {
 }
 """(page, command) → why it is not run here."""
 
-ONE_HAPROXY = ("docs/first-drain.md", "docs/schema-upgrade.md", "docs/read-only.md")
+ONE_HAPROXY = ("docs/first-drain.md", "docs/schema-upgrade.md", "docs/read-only.md", "docs/scripts.md")
 OTHERS = (
     "README.md",
     "docs/contributing.md",
@@ -104,7 +104,7 @@ def test_a_page_about_one_haproxy(page: str, section: str | None, make_lab: Call
     session = Session(
         {**lab.agent.env(), "PATH": PATH},
         lab.folder,
-        places={"/etc/lbagent/bypass-secret": str(secret)},
+        places={"/etc/lbagent/bypass-secret": str(secret), "/run/lbagent/lbagent.sock": str(lab.agent.socket)},
         stand_ins=machines(lab),
         prelude=f'curl() {{ command curl {to} "$@"; }}',
     )

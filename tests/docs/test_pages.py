@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
 
+from lbagent.metrics import MEASURES
 from lbagent.settings.load import parse
 from tests.docs import test_commands
 from tests.docs.blocks import DOCS, OURS, Block, blocks, commands, pages
@@ -42,6 +45,16 @@ def test_every_page_with_commands_is_run() -> None:
 def test_nothing_is_left_out_that_is_not_there() -> None:
     there = {(block.page, command.typed) for block in of("console") for command in commands(block)}
     assert set(test_commands.ELSEWHERE) <= there
+
+
+@pytest.mark.parametrize("block", [b for b in of("yaml") if ".rules.yml\n" in b.text], ids=named)
+def test_alert_rules_are_right(block: Block, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yml"
+    rules.write_text(block.text)
+    done = subprocess.run(["promtool", "check", "rules", rules], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    used = set(re.findall(r"lbagent_\w+", block.text))
+    assert used <= {f"lbagent_{measure.name}" for measure in MEASURES}
 
 
 @pytest.mark.parametrize("block", of("yaml"), ids=named)
