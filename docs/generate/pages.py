@@ -34,9 +34,15 @@ def lbctl_page() -> str:
         out.append("\n\n".join(markdown(p) for p in verb.paragraphs) + "\n")
         if verb.options:
             out.append(
-                "\n" + table(("option", "meaning"), [(code(name), markdown(text)) for name, text in verb.options])
+                "\n" + table(("option", "meaning"), [(option(name), markdown(text)) for name, text in verb.options])
             )
     return "".join(out)
+
+
+def option(names: str) -> str:
+    """An option as it is typed; a choice is spelled out, as a bar would end the table's cell."""
+    choice = re.fullmatch(r"(\S+) \[(.+)\]", names)
+    return " or ".join(code(f"{choice[1]} {word}") for word in choice[2].split("|")) if choice else code(names)
 
 
 def markdown(text: str) -> str:
