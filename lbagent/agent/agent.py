@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 
 from lbagent.agent.keeper import Keeper
+from lbagent.agent.pace import Pace
 from lbagent.agent.reconciler import Reconciler
 from lbagent.agent.registry import Operations
 from lbagent.errors import LbagentError
@@ -32,8 +33,8 @@ from lbagent.settings.config import Config
 
 log = logging.getLogger(__name__)
 
-TICK = 1.0  # seconds between two ticks when nothing waits
-OTHERS_WAIT = 0.2  # the same while another agent may wait for this HAProxy
+RELOADS = 0.2  # seconds between two questions whether HAProxy was reloaded, while a service is closed
+OTHERS_WAIT = 0.2  # seconds between two ticks while another agent may wait for this HAProxy
 BUSY = 0.05  # the same while a command waits
 
 
@@ -49,6 +50,7 @@ class Agent:
     ) -> None:
         self.reconciler, self.keeper, self.operations = reconciler, keeper, operations
         self._ticked, self._clock = ticked, reconciler.clock
+        self._pace = Pace()
         self._wake = asyncio.Event()
         self.looked = asyncio.Event()  # HAProxy was asked at least once
 
@@ -68,12 +70,20 @@ class Agent:
         while True:
             await self.tick()
             alive()
-            try:
-                async with asyncio.timeout(self._pause()):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await self._rest(time.monotonic() + self._pause())
             self._wake.clear()
+
+    async def _rest(self, until: float) -> None:
+        """Until the next tick, or a reload while a service is closed: the new worker may have no guard."""
+        while (left := until - time.monotonic()) > 0:
+            closed = bool(self.keeper.own.intent.services)
+            try:
+                async with asyncio.timeout(min(left, RELOADS) if closed else left):
+                    await self._wake.wait()
+                    return
+            except TimeoutError:
+                if closed and await self.reconciler.has_new_worker():
+                    return
 
     def wake(self) -> None:
         """Tick as soon as possible."""
@@ -83,7 +93,7 @@ class Agent:
         """Seconds until the next tick."""
         if self.operations.waited_for or self.reconciler.barriers.pending(self.keeper.own.intent, self._clock.now()):
             return BUSY
-        return OTHERS_WAIT if self.keeper.waited_for else TICK
+        return OTHERS_WAIT if self.keeper.waited_for else self._pace.pause
 
     async def tick(self) -> None:
         async with self.keeper.own.lock:
@@ -91,6 +101,7 @@ class Agent:
 
     async def _tick(self, look: bool) -> None:
         started = time.monotonic()
+        self._pace.begin()
         own, reconciler = self.keeper.own, self.reconciler
         try:
             if look:
@@ -106,6 +117,7 @@ class Agent:
         except Exception:
             log.exception("tick failed")
             reconciler.failed("lbagent met a defect, its log has the details; what is in force stays")
+        self._pace.end()
         self._ticked(time.monotonic() - started)
         self.looked.set()
         situation = self._situation()
@@ -177,7 +189,7 @@ class Agent:
             in_sync=self.in_sync,
             trouble=self.trouble(),
             revision=self.keeper.revision,
-            tick=TICK,
+            tick=self._pace.pause,
             agents=agents,
             store=store,
         )

@@ -99,6 +99,10 @@ class Reconciler:
         if not own.known:
             await own.learn(seen)
 
+    async def has_new_worker(self) -> bool:
+        """A reload has happened since the last look."""
+        return self.observed.up and not await self._off_loop(self._haproxy.is_current, self.observed.pid)
+
     # ----------------------------------------------------------------------------------- reconciling
 
     async def reconcile(self, own: OwnIntent, together: frozenset[Subject], up_to_date: bool) -> None:

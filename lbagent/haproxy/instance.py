@@ -174,6 +174,12 @@ class HAProxy:
             return current is not None and {current, *old} <= known
         return any(line == f"Pid: {observed.pid}" for line in self._admin.ask("show", "info"))
 
+    def is_current(self, pid: int) -> bool:
+        """The worker ``pid`` still serves; cheap. An HAProxy that does not answer has not got another one yet."""
+        with contextlib.suppress(HAProxyError):
+            return any(line == f"Pid: {pid}" for line in self._admin.ask("show", "info"))
+        return True
+
     def streams(self, observed: Observed) -> list[Stream]:
         """Every request that any worker holds."""
         found = streams(self._admin, observed.pid)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lbagent.agent.agent import TICK
+from lbagent.agent.pace import SHORTEST as TICK
 from lbagent.agent.shared import AT_REST, FIGURES, SharedIntent
 from lbagent.cluster.members import Member, View
 from lbagent.errors import Conflict
