@@ -139,6 +139,7 @@ class Agent:
             now=self._clock.now(),
             steady=self._clock.steady(),
             node=self.config.node,
+            topology=reconciler.topology,
             view=self.keeper.view,
         )
 

@@ -33,6 +33,7 @@ from lbagent.model.observed import Observed
 from lbagent.model.servers import Admin, Ref
 from lbagent.model.subject import Subject
 from lbagent.rules.drains import advance
+from lbagent.rules.opening import advance_openings
 from lbagent.rules.plan import AWAY, Desired, address, desired, plan
 from lbagent.rules.request import Site
 from lbagent.settings.config import Config
@@ -162,6 +163,7 @@ class Reconciler:
     async def _advance(self, own: OwnIntent, settled: bool, together: frozenset[Subject]) -> None:
         covered = cover(own.intent, self.topology, self.observed)
         self._believe_running_checks(covered)
+        covered = advance_openings(covered, self.topology, self.observed, self.clock.steady(), together)
         moved = advance(covered, self.observed, self.proved, self.clock.now(), settled, together, self.clock.steady())
         if moved is not own.intent:
             self.proved &= {ref for ref, hold in moved.held().items() if hold.drain.phase is Phase.RETURNING}

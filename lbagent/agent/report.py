@@ -12,6 +12,7 @@ from lbagent.model.intent import Phase, Stamp
 from lbagent.model.observed import Observed
 from lbagent.model.subject import Subject
 from lbagent.rules.drains import node_well
+from lbagent.rules.opening import without_servers
 from lbagent.rules.operations import PATIENCE
 from lbagent.rules.waiting import Situation, open_lines
 
@@ -50,8 +51,14 @@ def report(
         holding=tuple(str(Subject(n, s)) for n, drains in intent.drains.items() for s in drains),
         bare=tuple(sorted(bare)),
         exceptions=tuple(sorted(intent.exceptions)),
+        empty=_empty(reconciler),
     )
     return member, sick(intent, seen) if seen.up else ()
+
+
+def _empty(reconciler: Reconciler) -> tuple[str, ...]:
+    services = reconciler.topology.services.items()
+    return tuple(sorted(name for name, service in services if without_servers(service, reconciler.observed)))
 
 
 def _sessions(seen: Observed) -> dict[str, int]:

@@ -106,19 +106,29 @@ read_only = _closing(
     is_flag=True,
     help="Open every service that is closed or read-only, and cancel every window ahead.",
 )
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    default="2m",
+    show_default=True,
+    help="How long to wait for healthy servers. After that SERVICE stays closed.",
+)
+@click.option("--force", is_flag=True, help="Open at once, without waiting for healthy servers.")
 @ask.options
 @click.pass_obj
 def up(
     socket: str,
     services: tuple[str, ...],
     every: bool,
+    timeout: str,
+    force: bool,
     reason: str,
     detach: bool,
     local: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Open SERVICE again. Also cancels a mode that was asked for a later time."""
+    """Open SERVICE again, once HAProxy has a healthy server for it. Also cancels a mode that starts later."""
     if every:
         with ask.answered():
             now = Client(socket).get("/v1/status")
@@ -130,7 +140,13 @@ def up(
         raise click.UsageError("name a service, or --all")
     ask.carry_out(
         socket,
-        {"services": {name: {"mode": "up"} for name in services}, "reason": reason, "local": local},
+        {
+            "services": {name: {"mode": "up"} for name in services},
+            "timeout": timeout,
+            "force": force,
+            "reason": reason,
+            "local": local,
+        },
         detach=detach,
         dry_run=dry_run,
         as_json=as_json,

@@ -30,6 +30,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     holding: tuple[str, ...] = ()  # drains, as node/service, that it has not given back
     bare: tuple[str, ...] = ()  # services with a backend that carries no guard there
     exceptions: tuple[str, ...] = ()  # subjects that differ there by --local
+    empty: tuple[str, ...] = ()  # services with a backend that has no usable server there
 
     @property
     def revision(self) -> int:

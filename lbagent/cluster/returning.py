@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from lbagent.cluster.members import View
 from lbagent.cluster.overrides import in_force
-from lbagent.model.intent import Drain, Intent, Phase
+from lbagent.model.intent import Drain, Intent, Opening, Phase
 from lbagent.model.subject import Subject
 
 
 def together(mine: Intent, shared: Intent | None) -> frozenset[Subject]:
-    """Drains that come back on every HAProxy at once, or stay: none may release them for itself."""
+    """What comes back on every HAProxy at once, drains and services alike: none may let them in for itself."""
     if shared is None:
         return frozenset()
     returning = (
@@ -26,7 +26,8 @@ def together(mine: Intent, shared: Intent | None) -> frozenset[Subject]:
         for name, drain in drains.items()
         if drain.phase is Phase.RETURNING
     )
-    return frozenset(subject for subject in returning if not in_force(subject, mine, shared))
+    opening = (Subject("", name) for name, s in shared.services.items() if s.opening is Opening.WAITING)
+    return frozenset(subject for subject in (*returning, *opening) if not in_force(subject, mine, shared))
 
 
 def step(shared: Intent, view: View, now: float) -> Intent:
@@ -34,6 +35,12 @@ def step(shared: Intent, view: View, now: float) -> Intent:
     out = shared
     present = view.present()
     agreed = bool(present) and all(m.followed == shared.followed for m in present)
+    for name, service in shared.services.items():
+        if service.opening is Opening.WAITING:
+            if agreed and not any(name in m.empty for m in present):
+                out = out.with_service(name, None)
+            elif service.opens_until is not None and now >= service.opens_until:
+                out = out.with_service(name, replace(service, opening=Opening.WITHDRAWN))
     for node, drains in shared.drains.items():
         well = agreed and all(node in m.well for m in present)
         for name, drain in drains.items():
@@ -54,5 +61,6 @@ def step(shared: Intent, view: View, now: float) -> Intent:
 def steps_here(shared: Intent, view: View, me: str) -> bool:
     """One agent moves the shared intent on: the one that was asked while it is alive, else the first of them."""
     asked = [d.asked_at for drains in shared.drains.values() for d in drains.values() if d.phase is not Phase.HELD]
+    opening = any(service.opening is Opening.WAITING for service in shared.services.values())
     alive = [node for node in asked if node in view.alive]
-    return bool(asked) and me == (alive[0] if alive else min(view.alive, default=me))
+    return (bool(asked) or opening) and me == (alive[0] if alive else min(view.alive, default=me))

@@ -46,6 +46,14 @@ WEIGHT = {Phase.RELEASED: 0, Phase.RETURNING: 1, Phase.HELD: 2}
 """Where two drains hold a server, the one that keeps it out more decides."""
 
 
+class Opening(StrEnum):
+    """Whether a closed service is to open as soon as HAProxy has servers for it."""
+
+    NO = "no"
+    WAITING = "waiting"
+    WITHDRAWN = "withdrawn"  # no server was healthy in time
+
+
 class ServiceIntent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A service that is, or will be, closed or restricted. A service that is up has none."""
 
@@ -59,6 +67,8 @@ class ServiceIntent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     keys: tuple[str, ...] = ()  # frontend@address/backend, frontend/backend or backend: what it resolved to
     deadline: int | None = None  # how long the command waits for quiescence
     kill: bool = False  # what is left at the deadline is ended
+    opening: Opening = Opening.NO
+    opens_until: int | None = None  # when an opening that waits is withdrawn
 
     def effective(self, now: float) -> Mode:
         """The mode that HAProxy enforces at ``now``."""

@@ -47,6 +47,7 @@ def decide(
             "bad_request", f"the names and the reason make more than {LONGEST_ENTRY} bytes of one answer"
         )
     closes = any(wanted.mode is not Mode.UP for wanted in change.services.values())
+    opens = any(wanted.mode is Mode.UP for wanted in change.services.values())
     if site.observed.up and site.observed.old_workers is None and (drains or closes):
         notes.append("requests in workers left over by a reload cannot be seen: haproxy.master_socket is not set")
     modes = {name: wanted.mode for name, wanted in change.services.items()}
@@ -60,7 +61,7 @@ def decide(
         returns=tuple(returns),
         reopened=tuple(reopened),
         notes=tuple(notes),
-        deadline=asked.timeout if returns and not drains else asked.deadline,
+        deadline=asked.timeout if (returns or opens) and not drains and not closes else asked.deadline,
     )
 
 

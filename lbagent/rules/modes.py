@@ -8,6 +8,7 @@ from lbagent.errors import LbagentError
 from lbagent.model import times
 from lbagent.model.intent import Intent, Mode, ServiceIntent
 from lbagent.rules import protections
+from lbagent.rules.opening import waiting, without_servers
 from lbagent.rules.request import Request, unknown
 
 
@@ -26,12 +27,28 @@ def with_modes(request: Request) -> tuple[Intent, list[str], list[str]]:
     out = intent
     for name, wanted in change.services.items():
         if wanted.mode is Mode.UP:
-            out = out.with_service(name, None)
+            out, waits = _opened(request, out, name)
+            notes += waits
             if name in request.here.guardless:
                 reopened.append(name)
         else:
             out = out.with_service(name, closed(request, name, wanted.mode, intent, *window))
     return out, reopened, notes
+
+
+def _opened(request: Request, intent: Intent, name: str) -> tuple[Intent, list[str]]:
+    """The intent with the service open, or to open as soon as it has servers; and notes."""
+    service = intent.services.get(name)
+    closed_now = service is not None and service.effective(request.now) is not Mode.UP
+    empty = without_servers(request.topology.services.get(name), request.observed)
+    if service is None or not closed_now or name in request.here.guardless or not empty:
+        # Where several HAProxies share the intent, each of them has to have servers.
+        elsewhere = request.shared and closed_now and not request.change.force and name not in request.here.guardless
+        opens = waiting(service, request.timeout) if service is not None and elsewhere else None
+        return intent.with_service(name, opens), []
+    if request.change.force:
+        return intent.with_service(name, None), [f"forced: {name} opens though {', '.join(empty)} has no usable server"]
+    return intent.with_service(name, waiting(service, request.timeout)), []
 
 
 def close_short(request: Request, after: Intent, names: Iterable[str]) -> tuple[Intent, list[str]]:

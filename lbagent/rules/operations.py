@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from lbagent.cluster.confirm import pending
 from lbagent.errors import Exit
-from lbagent.model.intent import Mode, Phase, Stamp
+from lbagent.model.intent import Mode, Opening, Phase, Stamp
 from lbagent.model.subject import Subject
 from lbagent.rules import waiting
 from lbagent.rules.change import Decision
@@ -109,16 +109,18 @@ def judge(operation: Operation, at: Situation) -> Operation:
         here = (*waiting.requests(operation.services, at), *waiting.in_flight(operation.drains, at))
     returning, gave_up = waiting.returning(operation.returns, at)
     reopening = _reopening(operation, at)
+    opening, closed = waiting.opening(operation.modes, at)
+    gave_up += closed
     if gave_up:
         return _end(operation, State.DEADLINE, Exit.DEADLINE, tuple(gave_up), at)
-    left = (*here, *returning, *reopening, *elsewhere)
+    left = (*here, *returning, *reopening, *opening, *elsewhere)
     if not left and away:
         return _end(operation, State.PENDING, Exit.NOT_YET_IN_FORCE, tuple(away), at)
     if not left:
         return _end(operation, State.DONE, Exit.DONE, (), at)
     kills = any(d.kill for s in operation.drains if (d := at.intent.drain(s.node, s.service)))
     kills = kills or any(s.kill for name in operation.services if (s := at.intent.services.get(name)))
-    grace = GRACE if kills or returning else 0
+    grace = GRACE if kills or returning or opening else 0
     if operation.deadline is not None and at.waited >= operation.deadline + grace:
         return _end(operation, State.DEADLINE, Exit.DEADLINE, left, at)
     return replace(operation, open=left)
@@ -154,6 +156,8 @@ def _overtaken(operation: Operation, at: Situation) -> tuple[str, ...]:
     lines = []
     for name, mode in operation.modes.items():
         service = at.intent.services.get(name)
+        if mode is Mode.UP and service is not None and service.opening is not Opening.NO:
+            continue  # it waits for its servers, or has waited in vain
         if (service.mode if service else Mode.UP) is not mode:
             lines.append(f"{name}: overtaken, it was changed to {service.mode if service else Mode.UP} meanwhile")
     for subject in operation.drains:

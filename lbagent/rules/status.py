@@ -8,7 +8,7 @@ from functools import cached_property
 from lbagent import __version__
 from lbagent.cluster.members import Member, View, sessions_elsewhere
 from lbagent.guard import VERSION
-from lbagent.model.intent import Intent, Mode, Phase, ServiceIntent
+from lbagent.model.intent import Intent, Mode, Opening, Phase, ServiceIntent
 from lbagent.model.observed import Observed, Stream
 from lbagent.model.servers import Admin, Health, NodeState, Ref
 from lbagent.model.status import (
@@ -107,7 +107,7 @@ class Report:
             mode=mode,
             asked=wanted,
             open=opened,
-            opening=False,
+            opening=asked is not None and asked.opening is Opening.WAITING,
             windows=[_window(asked, self.now)] if asked else [],
             scheduled=asked.mode if asked and wanted is Mode.UP else None,
             start=asked.start if asked else None,

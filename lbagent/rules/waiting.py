@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from lbagent.cluster.members import View
-from lbagent.model.intent import Drain, Intent, Mode, Phase
+from lbagent.model.intent import Drain, Intent, Mode, Opening, Phase
 from lbagent.model.observed import Observed, Stream
+from lbagent.model.servers import Admin
 from lbagent.model.subject import Subject
 from lbagent.rules.barrier import Key
+from lbagent.rules.opening import without_servers
+from lbagent.topology.resolve import Topology
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +30,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     now: float  # by the wall clock, as windows are
     steady: float = -math.inf  # the time that deadlines are by; by default it is ``now``
     node: str = ""
+    topology: Topology | None = None
     view: View | None = None  # what the other HAProxies report, where the intent is shared
 
     @property
@@ -37,7 +41,9 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
 def open_lines(at: Situation) -> dict[str, tuple[str, ...]]:
     """What this HAProxy has open for each service and drain, whoever asked: subject → sentences."""
-    found: dict[str, tuple[str, ...]] = {name: tuple(requests([name], at)) for name in at.intent.services}
+    found: dict[str, tuple[str, ...]] = {
+        name: (*requests([name], at), *opening({name: Mode.UP}, at)[0]) for name in at.intent.services
+    }
     for node, drains in at.intent.drains.items():
         for name, drain in drains.items():
             subject = [Subject(node, name)]
@@ -125,6 +131,29 @@ def coming_back(name: str, where: str, drain: Drain, at: Situation) -> tuple[lis
     elif drain.phase is Phase.RELEASED or (drain.phase is Phase.RETURNING and not lines):
         lines.append(f"{name}: HAProxy is being told to use it again{where}")
     return lines, gave_up
+
+
+def opening(modes: Mapping[str, Mode], at: Situation) -> tuple[list[str], list[str]]:
+    """(what services that are to open wait for, which stay closed because no server was healthy in time)."""
+    lines: list[str] = []
+    gave_up: list[str] = []
+    for name, mode in modes.items():
+        service = at.intent.services.get(name)
+        if mode is not Mode.UP or service is None or service.opening is Opening.NO:
+            continue
+        empty = without_servers(at.topology.services.get(name) if at.topology else None, at.observed)
+        places = [f"{backend} ({_servers_of(backend, at)})" for backend in empty] or ["another HAProxy"]
+        if service.opening is Opening.WAITING:
+            lines += [f"{name}: waiting for a healthy server in {place}" for place in places]
+        else:
+            gave_up += [f"{name}: stays {service.mode}: no healthy server in {place}" for place in places]
+    return lines, gave_up
+
+
+def _servers_of(backend: str, at: Situation) -> str:
+    """Each server of a backend and why HAProxy does not use it."""
+    seen = at.observed.backends[backend].servers.values()
+    return ", ".join(f"{s.ref.server} {s.admin if s.admin is not Admin.READY else s.health}" for s in seen) or "none"
 
 
 def _unsteered(name: str, backends: set[str], at: Situation) -> list[str]:
