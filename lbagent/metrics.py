@@ -180,6 +180,18 @@ MEASURES: tuple[Measure, ...] = (
         _services(lambda s: s.quiesced),
     ),
     Measure(
+        "service_overdue",
+        "1 while the announced end has passed and the service is still closed",
+        ("service",),
+        _services(lambda s: any(window.overdue for window in s.windows)),
+    ),
+    Measure(
+        "service_open_backends",
+        "Backends of the service that let through more than was asked",
+        ("service",),
+        _services(lambda s: len(s.open)),
+    ),
+    Measure(
         "node_state",
         "The state of the node",
         ("node", "state"),

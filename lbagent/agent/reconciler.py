@@ -179,8 +179,11 @@ class Reconciler:
         busy = {ref for ref in self._never_in_maint if self.observed.sessions(ref)}
         self.proved |= {ref for ref in busy if held[ref].drain.phase is Phase.RETURNING}
 
+    def _desired(self, intent: Intent) -> Desired:
+        return desired(self.config, intent, self.topology, self.observed, self._digest, self.clock.now())
+
     def _plan(self, intent: Intent) -> list[Action]:
-        self._wanted = desired(self.config, intent, self.topology, self.observed, self._digest)
+        self._wanted = self._desired(intent)
         return plan(self._wanted, intent, self.observed, self.proved, self.clock.steady())
 
     async def _settle(self, intent: Intent) -> tuple[bool, tuple[str, ...]]:
@@ -223,7 +226,7 @@ class Reconciler:
 
     def preview(self, intent: Intent) -> tuple[str, ...]:
         """The steps that ``intent`` would take."""
-        want = desired(self.config, intent, self.topology, self.observed, self._digest)
+        want = self._desired(intent)
         return tuple(describe(step) for step in plan(want, intent, self.observed, self.proved, self.clock.steady()))
 
     async def store(self, own: OwnIntent, intent: Intent) -> None:
@@ -238,7 +241,7 @@ class Reconciler:
 
     async def make_room(self, intent: Intent) -> None:
         """Take the room on disk that ``intent`` needs, until :meth:`release_room`; StoreError when there is none."""
-        want = desired(self.config, intent, self.topology, self.observed, self._digest)
+        want = self._desired(intent)
         try:
             await self._off_loop(self._haproxy.reserve, want.files)
         except OSError as error:

@@ -100,7 +100,7 @@ def _service(service: dict[str, Any]) -> tuple[str, ...]:
         mode,
         f"{up}/{len(service['servers'])} ready",
         str(service["sessions"]),
-        _time(service["until"]),
+        _time(service["until"]) + (" overdue" if any(w["overdue"] for w in service["windows"]) else ""),
         service["by"],
         service["reason"],
     )

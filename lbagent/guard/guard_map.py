@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+
+import msgspec
 
 from lbagent.guard import VERSION, answers
 from lbagent.guard.intent_copy import copy_of
@@ -39,16 +41,20 @@ def key_texts(key: str) -> tuple[str, ...]:
     return tuple(key_text(f"{frontend}@{name}/{backend}") for name in spellings(address))
 
 
-def entries(config: Config, intent: Intent, steer: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
+def entries(
+    config: Config, intent: Intent, steer: Mapping[str, str] | None = None, overdue: Set[str] = frozenset()
+) -> tuple[tuple[str, str], ...]:
     """The whole map for ``intent``, sorted by key.
 
-    ``steer`` names for a backend the server that an old worker's late requests go to.
+    ``steer`` names for a backend the server that an old worker's late requests go to. ``overdue`` are the services
+    whose end has passed: clients are told of no end that is not true any more.
     """
     out: dict[str, str] = {}
     scoped = {key.rpartition("/")[2] for s in intent.services.values() for key in s.keys if "/" in key}
     for backend in scoped:
         out[backend] = _value(config, "-", ServiceIntent(mode=Mode.UP, start=FAR, at_once=False), scoped=True)
-    for name, service in sorted(intent.services.items()):
+    for name, asked in sorted(intent.services.items()):
+        service = msgspec.structs.replace(asked, until=None) if name in overdue else asked
         for key in service.keys:
             value = _value(config, name, service, key.rpartition("/")[2] in scoped)
             out |= dict.fromkeys(key_texts(key), value)

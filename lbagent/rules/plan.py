@@ -1,6 +1,6 @@
 """From intent to actions: what HAProxy and its files should hold, and the steps that get them there. Pure.
 
-``desired`` knows nothing of the present; ``plan`` is the difference. On a converged system it is empty.
+``desired`` knows of the present only the time; ``plan`` is the difference. On a converged system it is empty.
 """
 
 from __future__ import annotations
@@ -34,10 +34,16 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def desired(
-    config: Config, intent: Intent, topology: Topology, observed: Observed, digest: str | None = None
+    config: Config,
+    intent: Intent,
+    topology: Topology,
+    observed: Observed,
+    digest: str | None = None,
+    now: float = 0.0,
 ) -> Desired:
     """What should be there. ``digest`` is that of the bypass secret, None without one."""
-    table = guard_map.entries(config, intent, _steer(intent, observed))
+    overdue = {name for name, service in intent.services.items() if service.until and service.until <= now}
+    table = guard_map.entries(config, intent, _steer(intent, observed), overdue)
     lists = acl_lists.lists(config, {n: s.config for n, s in topology.services.items()}, digest)
     files = state_files.fixed_files(config) | {name: acl_lists.list_text(p) for name, p in lists.items()}
     files[file_names.MAP] = guard_map.map_text(table)
