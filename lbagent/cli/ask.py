@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from signal import SIGINT
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -105,30 +106,24 @@ def carry_out(
 def enter(
     socket: str, body: dict[str, Any], *, detach: bool, dry_run: bool, as_json: bool, undo: str
 ) -> dict[str, Any] | None:
-    """The ended operation, or None when there was nothing to wait for."""
+    """The ended operation, or None when there was nothing to wait for. Ctrl-C ends the waiting, not the change."""
     client = Client(socket)
-    with answered():
-        operation = client.change({**body, "dry_run": dry_run})
-        if dry_run:
-            click.echo(json.dumps(operation) if as_json else "\n".join(plan_lines(operation)))
-            return None
-        if not as_json:
-            for note in operation["notes"]:
+    try:
+        with answered():
+            operation = client.change({**body, "dry_run": dry_run})
+            if dry_run:
+                click.echo(json.dumps(operation) if as_json else "\n".join(plan_lines(operation)))
+                return None
+            for note in [] if as_json else operation["notes"]:
                 click.echo(f"note: {note}", err=True)
-        if detach and operation["state"] == "running":
-            click.echo(
-                json.dumps(operation)
-                if as_json
-                else f"accepted as operation {operation['id']}; `lbctl status` shows how it goes"
-            )
-            return None
-        try:
+            if detach and operation["state"] == "running":
+                said = f"accepted as operation {operation['id']}; `lbctl status` shows how it goes"
+                click.echo(json.dumps(operation) if as_json else said)
+                return None
             return wait(client, operation, body, quiet=as_json)
-        except KeyboardInterrupt:
-            click.echo(
-                f"\nStopped waiting; the change stays in force. `lbctl status` shows it. To undo: {undo}", err=True
-            )
-            raise click.exceptions.Exit(130) from None
+    except KeyboardInterrupt as stopped:
+        click.echo(f"\nStopped waiting; the change stays in force. `lbctl status` shows it. To undo: {undo}", err=True)
+        raise click.exceptions.Exit(128 + getattr(stopped, "number", SIGINT)) from None
 
 
 def wait(client: Client, operation: dict[str, Any], body: dict[str, Any], quiet: bool) -> dict[str, Any]:

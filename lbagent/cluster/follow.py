@@ -95,6 +95,8 @@ def _with_drain(
         after = held if held.phase is Phase.HELD else replace(held.step(Phase.HELD), given_up=wanted.given_up)
     else:
         after = _drained_anew(wanted, held, subject, topology, observed, out, now)
+    if after is not None and wanted is not None:
+        after = replace(after, given_back=wanted.given_back)  # else what came back by name would be covered anew
     return out.with_drain(subject.node, subject.service, after)
 
 

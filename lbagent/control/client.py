@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -87,9 +88,11 @@ class Client:
     ) -> tuple[_Connection, http.client.HTTPResponse]:
         connection = _Connection(self._path, PATIENCE)
         try:
-            connection.request(
-                method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"}
-            )
+            # An agent that refuses who asks may answer and close before it has read the body: the answer is there.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(
+                    method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"}
+                )
             response = connection.getresponse()
         except PermissionError as error:
             raise NotPermitted(f"{self._path}: you may not connect to the agent: {error.strerror}") from error

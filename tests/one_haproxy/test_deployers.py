@@ -370,7 +370,7 @@ def test_adopted_discovered_closed_and_restored(site):
     assert whose in doctor
     assert "frontends" in doctor
     site.agent.kill()
-    site.agent.ok("haproxy", "adopt", "--remove", "--write", *map(str, site.files))
+    site.agent.ok("haproxy", "adopt", "--remove", "--write", "--force", *map(str, site.files))
     assert {path: path.read_bytes() for path in site.files} == site.before
 
 

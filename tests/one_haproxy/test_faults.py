@@ -173,7 +173,7 @@ def test_the_guard_vanishes(lab):
     """Configuration management wrote a new haproxy.cfg: a closed service stays closed, new modes are refused."""
     lab.agent.ok("down", "nova")
     guarded = lab.haproxy.config.read_text()
-    lab.agent.ok("haproxy", "adopt", "--remove", "--write", str(lab.haproxy.config))
+    lab.agent.ok("haproxy", "adopt", "--remove", "--write", "--force", str(lab.haproxy.config))
     lab.haproxy.reload()
     eventually(lambda: "guard is gone" in lab.agent.status()["trouble"], "status says so")
     eventually(lambda: lab.haproxy.server("nova/ctl2")["srv_admin_state"] == "1", "its servers are in maint")
@@ -195,7 +195,7 @@ def test_the_guard_vanishes(lab):
 
 def test_opening_a_service_whose_guard_vanished(lab):
     lab.agent.ok("down", "nova")
-    lab.agent.ok("haproxy", "adopt", "--remove", "--write", str(lab.haproxy.config))
+    lab.agent.ok("haproxy", "adopt", "--remove", "--write", "--force", str(lab.haproxy.config))
     lab.haproxy.reload()
     eventually(lambda: lab.haproxy.server("nova/ctl1")["srv_admin_state"] == "1", "closed by maint")
     lab.agent.ok("up", "nova")

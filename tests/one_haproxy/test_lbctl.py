@@ -192,7 +192,9 @@ def test_run_around_a_command(shared):
     """In maintenance while the command runs, out of it after; its exit status is ours."""
     seen = shared.folder / "seen"
     command = f"curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{shared.port['nova']}/ > {seen}; exit 7"
-    done = shared.agent.lbctl("run", "--drain", "ctl1", "--down", "nova", "--for", "5m", "--", "sh", "-c", command)
+    done = shared.agent.lbctl(
+        "run", "--drain", "ctl1", "--down", "nova", "--for", "5m", "--reopen-on-failure", "--", "sh", "-c", command
+    )
     assert done.returncode == 7, done.stderr
     assert seen.read_text() == "503"
     assert shared.agent.service("nova")["mode"] == "up"
