@@ -78,7 +78,13 @@ SERVER = ("backend", "server", "node")
 
 MEASURES: tuple[Measure, ...] = (
     Measure("build_info", "1, with the version of lbagent that runs", ("version",), lambda *_: [((__version__,), 1.0)]),
-    Measure("haproxy_up", "1 while HAProxy answers on its runtime socket", (), _one(lambda s, _: s.haproxy.up)),
+    Measure("haproxy_up", "1 while HAProxy serves", (), _one(lambda s, _: s.haproxy.up)),
+    Measure(
+        "runtime_socket_exhausted",
+        "1 while every connection that HAProxy's runtime socket takes is in use",
+        (),
+        _one(lambda s, _: s.haproxy.socket_used_up),
+    ),
     Measure(
         "haproxy_in_sync",
         "1 while HAProxy and its files hold what operators asked for",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -38,7 +39,8 @@ def doctor(socket: str, path: Path | None, as_json: bool) -> None:
     except ConfigError as error:
         findings = [Finding("wrong", "configuration", problem) for problem in error.problems]
     else:
-        findings = [*examine(config), _agent(socket, config)]
+        status, agent = _agent(socket, config)
+        findings = [*examine(config, status["haproxy"]["masterless"] if status else None), agent]
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings)))
     else:
@@ -51,15 +53,16 @@ def doctor(socket: str, path: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(int(Exit.FAILED))
 
 
-def _agent(socket: str, config: Config) -> Finding:
+def _agent(socket: str, config: Config) -> tuple[dict[str, Any] | None, Finding]:
+    """(what the agent answers, None where it does not; what is to say about it)."""
     try:
         status = Client(socket).get("/v1/status")
     except (NoAgent, NotPermitted, Refused) as error:
-        return Finding("wrong", "agent", str(error))
+        return None, Finding("wrong", "agent", str(error))
     if status["trouble"]:
-        return Finding("wrong", "agent", status["trouble"])
+        return status, Finding("wrong", "agent", status["trouble"])
     if not status["haproxy"]["in_sync"]:
-        return Finding(
-            "warning", "agent", "HAProxy is not in sync with the intent", "lbctl status; journalctl -u lbagent"
-        )
-    return Finding("ok", "agent", f"{status['version']} on {config.node}, in sync, revision {status['revision']}")
+        mend = "lbctl status; journalctl -u lbagent"
+        return status, Finding("warning", "agent", "HAProxy is not in sync with the intent", mend)
+    found = f"{status['version']} on {config.node}, in sync, revision {status['revision']}"
+    return status, Finding("ok", "agent", found)

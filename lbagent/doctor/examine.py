@@ -9,8 +9,11 @@ from lbagent.settings.config import Config
 from lbagent.topology.resolve import topology
 
 
-def examine(config: Config) -> list[Finding]:
-    """Every check, whatever the ones before it found."""
+def examine(config: Config, masterless: str | None = None) -> list[Finding]:
+    """Every check, whatever the ones before it found.
+
+    ``masterless`` is what the running agent says of the master socket; None where no agent answers.
+    """
     balancer = HAProxy(config.haproxy)
     observed = balancer.observe()
     reading, findings = files.read_configuration(config)
@@ -24,4 +27,6 @@ def examine(config: Config) -> list[Finding]:
             findings += [frontends.public(name, service, reading.routes) for name, service in known.services.items()]
     if reading is not None:
         findings += files.settings(config, reading)
-    return [*findings, *files.state_dir(config), running.master(config), *etcd.etcd(config)]
+    if observed.up:
+        findings.append(running.master(config, observed, masterless))
+    return [*findings, *files.state_dir(config), *etcd.etcd(config)]

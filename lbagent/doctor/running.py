@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lbagent.doctor.finding import Finding
+from lbagent.doctor.finding import Finding, Verdict
 from lbagent.errors import HAProxyError
 from lbagent.guard import cfg_lines
 from lbagent.haproxy import admin_socket
-from lbagent.haproxy.master import Master
 from lbagent.model.observed import Observed
 from lbagent.settings.config import Config
 
@@ -16,6 +15,9 @@ READS_WHAT_IT_REFUSES = (3, 0)
 
 def runtime_socket(config: Config, observed: Observed) -> list[Finding]:
     path = config.haproxy.socket
+    if observed.alive:
+        found, _, mend = observed.error.partition(". ")
+        return [Finding("wrong", "runtime socket", found, mend)]
     if not observed.up:
         mend = f"look whether HAProxy runs, has `stats socket {path} level admin`, and lets this user connect"
         return [Finding("wrong", "runtime socket", observed.error, mend)]
@@ -60,15 +62,12 @@ def uploads(config: Config, observed: Observed) -> list[Finding]:
     ]
 
 
-def master(config: Config) -> Finding:
-    path = config.haproxy.master_socket
-    if path is None:
-        mend = "start HAProxy with -W -S /run/haproxy-master.sock,mode,660,group,haproxy and set haproxy.master_socket"
-        return Finding("note", "master socket", "none: workers that a reload left behind cannot be seen", mend)
-    try:
-        current, old = Master(path).workers()
-    except HAProxyError as error:
-        return Finding(
-            "wrong", "master socket", error.message, "look whether HAProxy runs with -W -S and lets you connect"
-        )
-    return Finding("ok", "master socket", f"{path}: worker {current}, {len(old)} old")
+def master(config: Config, observed: Observed, agents: str | None) -> Finding:
+    """``agents`` is why the agent uses no master socket, None where no agent answers: it runs as another user."""
+    why = observed.masterless if agents is None else agents
+    if not why:
+        count = len(observed.old_workers or ())
+        return Finding("ok", "master socket", f"in use; {count} old worker{'' if count == 1 else 's'}")
+    found, _, mend = why.partition(": ")
+    verdict: Verdict = "warning" if config.haproxy.master_socket else "note"
+    return Finding(verdict, "master socket", f"{found}; workers that a reload left behind cannot be seen", mend)

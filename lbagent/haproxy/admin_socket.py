@@ -11,6 +11,10 @@ from lbagent.haproxy.channel import Channel
 TIMEOUT = 1.0  # seconds without a byte: a worker that is stopped or hung is given up on after this
 
 
+class Silent(HAProxyDown):
+    """The socket takes connections and says nothing."""
+
+
 class AdminSocket:
     """The transport to whichever worker listens. haproxyadmin's constructor talks, so it is made when first used."""
 
@@ -27,6 +31,10 @@ class AdminSocket:
             [(_, lines)] = self._haproxy.command(text.encode().decode("latin-1"))
         except (HAProxyBaseError, OSError, ValueError, KeyError, IndexError) as error:
             self._haproxy = None
+            # haproxyadmin's words for a socket that says nothing: ValueError("UNIX socket file was not set").
+            silent = type(error) is ValueError or isinstance(error, TimeoutError)
+            if silent:
+                raise Silent(f"HAProxy does not answer on {self._path} within {TIMEOUT:.0f} s") from error
             why = str(error) or type(error).__name__
             raise HAProxyDown(f"HAProxy does not answer on {self._path}: {why}") from error
         return list(lines)

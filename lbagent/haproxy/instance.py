@@ -17,14 +17,17 @@ from lbagent.errors import HAProxyError
 from lbagent.guard import file_names
 from lbagent.haproxy import admin_socket
 from lbagent.haproxy.channel import Channel
+from lbagent.haproxy.find_master import MasterSearch
+from lbagent.haproxy.last_seen import LastSeen
 from lbagent.haproxy.master import Master, WorkerSocket
 from lbagent.haproxy.observe import Facts, observe
 from lbagent.haproxy.perform import perform
 from lbagent.haproxy.streams import cut, cut_ids, streams
+from lbagent.haproxy.used_up import unanswered
 from lbagent.haproxy_cfg import reading, state_folder
 from lbagent.haproxy_cfg.on_disk import Unreadable, Watched
 from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
-from lbagent.model.observed import BackendSeen, Observed, Stream, Worker
+from lbagent.model.observed import Observed, Stream, Worker
 from lbagent.model.servers import Ref
 from lbagent.model.written import Written
 from lbagent.settings.config import HAProxyConfig
@@ -36,25 +39,18 @@ RESERVE = ".reserve"
 FILES = (file_names.MAP, *file_names.LISTS, file_names.PAGE, file_names.ERRORFILE, file_names.UPLOAD, file_names.STATE)
 
 
-Layout = tuple[dict[str, BackendSeen], frozenset[str]]
-
-
-def _layout(backends: dict[str, BackendSeen]) -> dict[str, tuple[bool, bool, int | None, tuple[str, ...]]]:
-    """What a command has to know of them, without what changes all the time."""
-    return {n: (b.http, b.sticky, b.guard, tuple(b.servers)) for n, b in backends.items()}
-
-
 class HAProxy:
     def __init__(self, config: HAProxyConfig) -> None:
         self._config = config
-        self._admin = admin_socket.channel(config.socket)
-        self._master = Master(config.master_socket) if config.master_socket else None
         self._cfg = Watched(config.config)
+        self._search = MasterSearch(config.master_socket)
+        self._master: Master | None = None
+        self._admin = admin_socket.channel(config.socket)
         self._facts: Facts | None = None
-        self._seen_path = Path(config.state_dir) / "last-seen.json"
-        self._backends, self._frontends = self._remembered()
+        self._last_seen = LastSeen(config.state_dir)
         self._last: Worker | None = None  # the current one as it was last seen: the next reload's old worker
-        self._old: tuple[Worker, ...] | None = () if self._master else None
+        self._old: tuple[Worker, ...] | None = None
+        self._seen: Observed | None = None  # the last time that it answered
 
     def observe(self) -> Observed:
         """HAProxy and its files as they are; never raises for an HAProxy that is down or talks nonsense."""
@@ -67,22 +63,15 @@ class HAProxy:
             sticky = written.sticky if written else {}
             seen, self._facts = observe(self._admin, self._config.seen_dir, self._facts, lambda: sticky)
         except HAProxyError as error:
-            return self._down(on_disk, error.message, written)
+            return self._unanswered(on_disk, error, written)
         except (ValueError, KeyError, IndexError) as error:
             return self._down(on_disk, f"HAProxy's answer makes no sense: {error!r}", written)
-        if _layout(seen.backends) != _layout(self._backends) or seen.frontends != self._frontends:
-            self._remember(seen.backends, seen.frontends)
-        self._backends, self._frontends = seen.backends, seen.frontends
-        blind = ""
-        try:
-            self._old = self._old_workers(seen.pid)
-        except HAProxyError as error:  # a reload is under way: never read that as "no workers"
-            blind = error.message
-            if self._last is not None and self._last.pid != seen.pid and self._old is not None:
-                self._old = (*(w for w in self._old if w.pid != self._last.pid), self._last)
+        self._last_seen.keep(seen.backends, seen.frontends)
+        self._master = self._search.for_worker(seen.pid)
+        blind = self._see_old_workers(seen.pid)
         served = {s.ref: s.sessions for b in seen.backends.values() for s in b.servers.values() if s.sessions}
         self._last = Worker(pid=seen.pid, sessions=served, clients=seen.clients, current_map=seen.table)
-        return Observed(
+        self._seen = Observed(
             up=True,
             version=seen.version,
             pid=seen.pid,
@@ -96,7 +85,33 @@ class HAProxy:
             files=on_disk,
             written=written,
             unread=unread,
+            masterless="" if self._master else self._search.why,
         )
+        return self._seen
+
+    def _see_old_workers(self, current: int) -> str:
+        """Look at the old workers; returns why the master could not be asked just now, while a reload is under way."""
+        if self._master is None:
+            self._old = None
+            return ""
+        try:
+            self._old = self._old_workers(current)
+        except HAProxyError as error:
+            if not self._search.refused():  # that is no reload: go on without a master, and say so
+                self._master, self._old = None, None
+                return ""
+            # Never read this as "no workers".
+            if self._last is not None and self._last.pid != current and self._old is not None:
+                self._old = (*(w for w in self._old if w.pid != self._last.pid), self._last)
+            return error.message
+        self._search.answered()
+        return ""
+
+    def _stats_maxconn(self) -> int | None:
+        """How many connections the runtime socket takes, by HAProxy's configuration."""
+        with contextlib.suppress(Unreadable):
+            return self._cfg.look().stats_maxconn
+        return None
 
     def _written(self) -> tuple[Written | None, str]:
         """What HAProxy's configuration files say; None and why, where they cannot be read."""
@@ -108,30 +123,25 @@ class HAProxy:
     def _down(self, on_disk: dict[str, str], why: str, written: Written | None) -> Observed:
         return Observed(
             up=False,
-            backends=self._backends,
-            frontends=self._frontends,
+            backends=self._last_seen.backends,
+            frontends=self._last_seen.frontends,
             files=on_disk,
             error=why,
             written=written,
         )
 
-    def _remembered(self) -> Layout:
-        """Backends and frontends as they were last seen, so that commands can be given while HAProxy is down."""
-        try:
-            remembered: Layout = msgspec.json.decode(self._seen_path.read_bytes(), type=Layout)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-            return {}, frozenset()
-        return remembered
+    def _unanswered(self, on_disk: dict[str, str], error: HAProxyError, written: Written | None) -> Observed:
+        """Down; or it serves and cannot be asked: then what was seen last, for all that is known."""
+        found = unanswered(self._config.socket, error, self._stats_maxconn(), self._search.any())
+        down = self._down(on_disk, found.why, written)
+        if not found.alive:
+            return down
+        last = self._seen or down
+        changed = {"up": False, "alive": True, "socket_used_up": found.used_up}
+        return msgspec.structs.replace(last, files=on_disk, error=found.why, written=written, **changed)
 
-    def _remember(self, backends: dict[str, BackendSeen], frontends: frozenset[str]) -> None:
-        text = msgspec.json.encode((backends, frontends)).decode()
-        with contextlib.suppress(OSError):  # a convenience: what matters is in the intent
-            files.write(self._seen_path, text)
-
-    def _old_workers(self, current: int) -> tuple[Worker, ...] | None:
-        if self._master is None:
-            return None
-        listed = self._master.workers()[1]
+    def _old_workers(self, current: int) -> tuple[Worker, ...]:
+        listed = self._master.workers()[1] if self._master else ()
         seen = (self._of_old(pid, self._look) for pid in listed if pid != current)
         return tuple(worker for worker in seen if worker is not None)
 

@@ -30,6 +30,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     dirs: frozenset[str]  # where those guards look for their files
     state_file: str | None  # server-state-file
     hard_stop_after: str | None
+    stats_maxconn: int | None  # how many connections the runtime sockets take
     sockets: tuple[Socket, ...]
     state_base: str | None  # server-state-base, which a relative server-state-file is below
     loads: frozenset[str]  # backends that load the global server-state file
@@ -57,6 +58,7 @@ def read(files: Sequence[File]) -> Reading:
         dirs=frozenset(found for section in backends for found in _dirs(section)),
         state_file=_last(line.words for _, line in top if line.words[0] == "server-state-file"),
         hard_stop_after=_last(line.words for _, line in top if line.words[0] == "hard-stop-after"),
+        stats_maxconn=_number(line.words[2:] for _, line in top if line.words[:2] == ("stats", "maxconn")),
         sockets=tuple(
             Socket(line.words[2], _level(line.words), f"{files[section.file][0]}:{line.number + 1}")
             for section, line in top
@@ -112,6 +114,11 @@ def _dirs(section: Section) -> set[str]:
 
 def _last(lines: Iterable[tuple[str, ...]]) -> str | None:
     found = [words[1] for words in lines if len(words) > 1]
+    return found[-1] if found else None
+
+
+def _number(lines: Iterable[tuple[str, ...]]) -> int | None:
+    found = [int(words[0]) for words in lines if words and words[0].isdecimal() and len(words[0]) < 10]
     return found[-1] if found else None
 
 

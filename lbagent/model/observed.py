@@ -117,6 +117,9 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     written: Written | None = None  # what its configuration files say; None: they cannot be read
     unread: str = ""  # why they cannot
     fed: frozenset[Ref] = frozenset()  # servers that were out of traffic, and lately were given requests all the same
+    masterless: str = ""  # why no master socket is used; old_workers is None then
+    socket_used_up: bool = False  # every connection that its runtime socket takes is in use
+    alive: bool = False  # not up, as it cannot be asked, and yet it serves
 
     @property
     def connections(self) -> int:

@@ -72,10 +72,12 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HAProxyStatus:
-    up: bool  # it answers on its runtime socket
+    up: bool  # it serves
     version: str  # its version
     pid: int  # the process of the current worker
-    old_workers: int | None  # workers that a reload left behind; null: unknown, there is no master socket
+    old_workers: int | None  # workers that a reload left behind; null: unknown, see `masterless`
+    masterless: str  # why no master socket is used; empty: one is
+    socket_used_up: bool  # every connection that its runtime socket takes is in use
     in_sync: bool  # HAProxy and its files hold what operators asked for
     guard: str  # `present`, `missing` (somewhere it should be) or `old`
     clients: int  # connections of clients, in every worker

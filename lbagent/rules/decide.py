@@ -49,7 +49,7 @@ def decide(
     closes = any(wanted.mode is not Mode.UP for wanted in change.services.values())
     opens = any(wanted.mode is Mode.UP for wanted in change.services.values())
     if site.observed.up and site.observed.old_workers is None and (drains or closes):
-        notes.append("requests in workers left over by a reload cannot be seen: haproxy.master_socket is not set")
+        notes.append(f"requests in workers left over by a reload cannot be seen: {site.observed.masterless}")
     modes = {name: wanted.mode for name, wanted in change.services.items()}
     modes |= {n: s.mode for n, s in out.services.items() if n not in modes and s != intent.services.get(n)}
     return Decision(

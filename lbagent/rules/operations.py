@@ -147,7 +147,8 @@ def _while_down(operation: Operation, at: Situation, elsewhere: list[str], away:
         return replace(operation, open=(at.observed.error,))
     if elsewhere and (operation.deadline is None or at.waited < operation.deadline):
         return replace(operation, open=(at.observed.error, *elsewhere))
-    why = f"{at.observed.error}; it will be in force the moment HAProxy starts"
+    then = "it can be used" if at.observed.alive else "HAProxy starts"
+    why = f"{at.observed.error}; it will be in force the moment {then}"
     return _end(operation, State.PENDING, Exit.NOT_YET_IN_FORCE, (why, *elsewhere, *away), at)
 
 

@@ -66,18 +66,21 @@ class Report:
     ) -> Status:
         topology, intent, observed = self.topology, self.intent, self.observed
         old = observed.old_workers
+        unasked = observed.error if observed.alive else ""
         names = [*topology.services, *(n for n in intent.services if n not in topology.services)]
         nodes = [*topology.nodes, *(n for n in intent.drains if n not in topology.nodes)]
         return Status(
             node=self.node,
             version=__version__,
             revision=revision,
-            trouble="; ".join(filter(None, (trouble, _without_guard(intent)))),
+            trouble="; ".join(dict.fromkeys(filter(None, (trouble, unasked, _without_guard(intent))))),
             haproxy=HAProxyStatus(
-                up=observed.up,
+                up=observed.up or observed.alive,
                 version=observed.version,
                 pid=observed.pid,
                 old_workers=len(old) if old is not None else None,
+                masterless=observed.masterless,
+                socket_used_up=observed.socket_used_up,
                 in_sync=in_sync,
                 guard=guard_state(topology, observed),
                 clients=observed.connections,
@@ -176,9 +179,12 @@ class Report:
 
 
 def guard_state(topology: Topology, observed: Observed) -> str:
-    """``present``, ``missing`` (somewhere it should be) or ``old``."""
+    """``present`` (wherever it should be), ``missing`` (somewhere it should be) or ``old``."""
     versions = [observed.backends[b].guard for s in topology.services.values() for b in s.http]
-    if observed.table is None or not versions or None in versions:
+    if topology.services and not versions:  # nothing but mode tcp: there is no request to guard
+        return "present"
+    unread = observed.table is None and not observed.alive
+    if unread or not versions or None in versions:
         return "missing"
     return "old" if any(v is not None and v < VERSION for v in versions) else "present"
 

@@ -16,10 +16,13 @@ HAPROXY = os.environ.get("LBAGENT_TEST_HAPROXY", shutil.which("haproxy") or "/us
 
 
 class HAProxy:
-    """A real HAProxy in master-worker mode, with its sockets and configuration in ``folder``."""
+    """A real HAProxy in master-worker mode, with its sockets and configuration in ``folder``.
 
-    def __init__(self, folder: Path, prefix: tuple[str, ...] = ()) -> None:
-        self.folder, self.prefix = folder, prefix  # what it is started through
+    ``master`` is what is given to ``-S`` behind the path of the master socket; None: HAProxy has no such socket.
+    """
+
+    def __init__(self, folder: Path, prefix: tuple[str, ...] = (), master: str | None = "") -> None:
+        self.folder, self.prefix, self.master = folder, prefix, master  # prefix: what it is started through
         self.config = folder / "haproxy.cfg"
         self.socket, self.master_socket = folder / "admin.sock", folder / "master.sock"
         self.pidfile = folder / "haproxy.pid"
@@ -27,8 +30,9 @@ class HAProxy:
 
     def start(self, patience: float = 15.0) -> None:
         """AssertionError when it does not answer within ``patience`` seconds."""
+        listening = [] if self.master is None else ["-S", f"{self.master_socket}{self.master}"]
         self._process = subprocess.Popen(
-            [*self.prefix, HAPROXY, "-W", "-db", "-S", str(self.master_socket), "-f", str(self.config)],
+            [*self.prefix, HAPROXY, "-W", "-db", *listening, "-f", str(self.config)],
             stdout=subprocess.DEVNULL,
             stderr=(self.folder / "haproxy.log").open("ab"),
         )

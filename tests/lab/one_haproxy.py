@@ -51,7 +51,7 @@ class Lab:
         self.port: dict[str, int] = {}
         self.internal: dict[str, int] = {}
         self.origins: dict[str, dict[str, Origin]] = {node: {} for node in self.nodes}
-        self.haproxy = HAProxy(self.folder)
+        self.haproxy = HAProxy(self.folder, master="" if master else None)
         self.state = self.folder / "state"
         lines = ("hard-stop-after 60s", *global_lines.splitlines())
         self.configuration = Configuration(head(self.haproxy.socket, lines), extra=extra)

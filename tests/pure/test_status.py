@@ -68,6 +68,8 @@ def test_the_contract() -> None:
         "version": "2.6.12",
         "pid": 100,
         "old_workers": 1,
+        "masterless": "",
+        "socket_used_up": False,
         "in_sync": True,
         "guard": "present",
         "clients": 0,
