@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,10 +16,9 @@ from lbagent.errors import HAProxyError
 from lbagent.guard import file_names
 from lbagent.haproxy import admin_socket
 from lbagent.haproxy.channel import Channel
-from lbagent.haproxy.find_master import MasterSearch
 from lbagent.haproxy.last_seen import LastSeen
-from lbagent.haproxy.master import Master, WorkerSocket
 from lbagent.haproxy.observe import Facts, observe
+from lbagent.haproxy.old_workers import OldWorkers
 from lbagent.haproxy.perform import perform
 from lbagent.haproxy.streams import cut, cut_ids, streams
 from lbagent.haproxy.used_up import unanswered
@@ -28,7 +26,6 @@ from lbagent.haproxy_cfg import reading, state_folder
 from lbagent.haproxy_cfg.on_disk import Unreadable, Watched
 from lbagent.model.actions import Action, CutSessions, ReplaceMap, WriteFile
 from lbagent.model.observed import Observed, Stream, Worker
-from lbagent.model.servers import Ref
 from lbagent.model.written import Written
 from lbagent.settings.config import HAProxyConfig
 
@@ -43,13 +40,10 @@ class HAProxy:
     def __init__(self, config: HAProxyConfig) -> None:
         self._config = config
         self._cfg = Watched(config.config)
-        self._search = MasterSearch(config.master_socket)
-        self._master: Master | None = None
+        self._old = OldWorkers(config)
         self._admin = admin_socket.channel(config.socket)
         self._facts: Facts | None = None
         self._last_seen = LastSeen(config.state_dir)
-        self._last: Worker | None = None  # the current one as it was last seen: the next reload's old worker
-        self._old: tuple[Worker, ...] | None = None
         self._seen: Observed | None = None  # the last time that it answered
 
     def observe(self) -> Observed:
@@ -67,10 +61,9 @@ class HAProxy:
         except (ValueError, KeyError, IndexError) as error:
             return self._down(on_disk, f"HAProxy's answer makes no sense: {error!r}", written)
         self._last_seen.keep(seen.backends, seen.frontends)
-        self._master = self._search.for_worker(seen.pid)
-        blind = self._see_old_workers(seen.pid)
         served = {s.ref: s.sessions for b in seen.backends.values() for s in b.servers.values() if s.sessions}
-        self._last = Worker(pid=seen.pid, sessions=served, clients=seen.clients, current_map=seen.table)
+        current = Worker(pid=seen.pid, sessions=served, clients=seen.clients, current_map=seen.table)
+        old, blind = self._old.look(current)
         self._seen = Observed(
             up=True,
             version=seen.version,
@@ -79,33 +72,15 @@ class HAProxy:
             backends=seen.backends,
             table=seen.table,
             lists=seen.lists,
-            old_workers=self._old,
+            old_workers=old,
             blind=blind,
             clients=seen.clients,
             files=on_disk,
             written=written,
             unread=unread,
-            masterless="" if self._master else self._search.why,
+            masterless=self._old.masterless,
         )
         return self._seen
-
-    def _see_old_workers(self, current: int) -> str:
-        """Look at the old workers; returns why the master could not be asked just now, while a reload is under way."""
-        if self._master is None:
-            self._old = None
-            return ""
-        try:
-            self._old = self._old_workers(current)
-        except HAProxyError as error:
-            if not self._search.refused():  # that is no reload: go on without a master, and say so
-                self._master, self._old = None, None
-                return ""
-            # Never read this as "no workers".
-            if self._last is not None and self._last.pid != current and self._old is not None:
-                self._old = (*(w for w in self._old if w.pid != self._last.pid), self._last)
-            return error.message
-        self._search.answered()
-        return ""
 
     def _stats_maxconn(self) -> int | None:
         """How many connections the runtime socket takes, by HAProxy's configuration."""
@@ -132,7 +107,7 @@ class HAProxy:
 
     def _unanswered(self, on_disk: dict[str, str], error: HAProxyError, written: Written | None) -> Observed:
         """Down; or it serves and cannot be asked: then what was seen last, for all that is known."""
-        found = unanswered(self._config.socket, error, self._stats_maxconn(), self._search.any())
+        found = unanswered(self._config.socket, error, self._stats_maxconn(), self._old.any_master())
         down = self._down(on_disk, found.why, written)
         if not found.alive:
             return down
@@ -140,48 +115,11 @@ class HAProxy:
         changed = {"up": False, "alive": True, "socket_used_up": found.used_up}
         return msgspec.structs.replace(last, files=on_disk, error=found.why, written=written, **changed)
 
-    def _old_workers(self, current: int) -> tuple[Worker, ...]:
-        listed = self._master.workers()[1] if self._master else ()
-        seen = (self._of_old(pid, self._look) for pid in listed if pid != current)
-        return tuple(worker for worker in seen if worker is not None)
-
-    def _look(self, pid: int) -> Worker:
-        stat, table = self._channel(pid).ask_all(
-            [("show", "stat", "-1", "7", "-1"), ("show", "map", f"{self._config.seen_dir}/{file_names.MAP}")]
-        )
-        rows = list(csv.DictReader([stat[0].removeprefix("# "), *stat[1:]]))
-        sessions = {
-            Ref(row["pxname"], row["svname"]): int(row["scur"] or 0) + int(row["qcur"] or 0)
-            for row in rows
-            if row["svname"] not in ("FRONTEND", "BACKEND")
-        }
-        entries = [row.partition(" ")[2].partition(" ") for row in table]
-        loaded = not table or table[0].startswith("0x")
-        return Worker(
-            pid=pid,
-            sessions={ref: count for ref, count in sessions.items() if count},
-            clients=sum(int(row["scur"] or 0) for row in rows if row["svname"] == "FRONTEND"),
-            queues={
-                row["pxname"]: int(row["qcur"]) for row in rows if row["svname"] == "BACKEND" and int(row["qcur"] or 0)
-            },
-            current_map=tuple(sorted((k, v) for k, _, v in entries)) if loaded else None,
-        )
-
-    def _of_old(self, pid: int, ask: Callable[[int], T]) -> T | None:
-        """What an old worker says; None when it has ended. One that only does not answer has not: HAProxyError."""
-        try:
-            return ask(pid)
-        except (HAProxyError, ValueError, KeyError, IndexError, csv.Error) as error:
-            if self._master is None or pid not in self._master.workers()[1]:
-                return None
-            raise error if isinstance(error, HAProxyError) else HAProxyError(f"worker {pid}: {error!r}") from error
-
     def settled(self, observed: Observed) -> bool:
         """No worker exists that ``observed`` did not read: asked after the read, so none can have read older files."""
         known = {observed.pid, *(w.pid for w in observed.old_workers or ())}
-        if self._master is not None:
-            current, old = self._master.workers()
-            return current is not None and {current, *old} <= known
+        if (listed := self._old.listed()) is not None:
+            return listed <= known
         return any(line == f"Pid: {observed.pid}" for line in self._admin.ask("show", "info"))
 
     def is_current(self, pid: int) -> bool:
@@ -194,7 +132,7 @@ class HAProxy:
         """Every request that any worker holds."""
         found = streams(self._admin, observed.pid)
         for worker in observed.old_workers or ():
-            found += self._of_old(worker.pid, lambda pid: streams(self._channel(pid), pid)) or []
+            found += self._old.ask(worker.pid, streams) or []
         return found
 
     def perform(self, actions: Sequence[Action]) -> list[str]:
@@ -215,20 +153,13 @@ class HAProxy:
                 failed += perform(self._admin, self._config.seen_dir, here)
             for action in actions:
                 if isinstance(action, ReplaceMap) and action.pid is not None:
-                    tell = partial(self._tell_old, action=action)
-                    failed += self._of_old(action.pid, tell) or []
-                elif isinstance(action, CutSessions):
-                    self._cut_in_old_workers(action)
+                    failed += self._old.ask(action.pid, partial(self._tell, action=action)) or []
+                elif isinstance(action, CutSessions) and action.old_workers:
+                    # An old worker refuses to shut a server's sessions down; it ends streams one by one.
+                    self._old.ask_each(partial(cut, ref=action.ref))
         except HAProxyError as error:
             failed.append(error.message)
         return failed
-
-    def _cut_in_old_workers(self, action: CutSessions) -> None:
-        """An old worker refuses to shut a server's sessions down; it ends streams one by one."""
-        if self._master is None or not action.old_workers:
-            return
-        for pid in self._master.workers()[1]:
-            self._of_old(pid, partial(self._cut, ref=action.ref))
 
     def cut_streams(self, held: Sequence[Stream], current: int) -> None:
         """End these requests, whichever workers hold them; their clients see a 502. HAProxyError."""
@@ -239,20 +170,10 @@ class HAProxy:
             if pid == current:
                 cut_ids(self._admin, pid, ids)
             else:
-                self._of_old(pid, partial(self._cut_ids, ids=ids))
+                self._old.ask(pid, partial(cut_ids, ids=ids))
 
-    def _cut_ids(self, pid: int, ids: set[str]) -> None:
-        cut_ids(self._channel(pid), pid, ids)
-
-    def _cut(self, pid: int, ref: Ref) -> None:
-        cut(self._channel(pid), pid, ref)
-
-    def _tell_old(self, pid: int, action: ReplaceMap) -> list[str]:
-        return perform(self._channel(pid), self._config.seen_dir, [action])
-
-    def _channel(self, pid: int) -> Channel:
-        assert self._master is not None  # noqa: S101 an old worker was seen, so there is a master
-        return Channel(WorkerSocket(self._master, pid))
+    def _tell(self, channel: Channel, pid: int, action: ReplaceMap) -> list[str]:  # noqa: ARG002 asked like the others
+        return perform(channel, self._config.seen_dir, [action])
 
     def reserve(self, want: dict[str, str]) -> None:
         """Take the room on disk that ``want`` needs, until :meth:`release`; OSError when there is not enough."""

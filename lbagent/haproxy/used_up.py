@@ -1,8 +1,8 @@
 """A runtime socket that does not answer although HAProxy serves: told apart from an HAProxy that is down. Blocking.
 
-HAProxy accepts ten connections on the runtime socket (``stats maxconn``). Ten idle ones lock everybody out, commands that
-the master passes on too: they come in by the same frontend. But the master itself answers, and Linux lists the
-connections to a socket, in ``/proc/net/unix``.
+HAProxy accepts ten connections on the runtime socket (``stats maxconn``). Ten idle ones lock everybody out, and also
+what the master passes on to the worker: that comes in by the same frontend. But the master itself answers, and Linux
+lists the connections to a socket, in ``/proc/net/unix``.
 """
 
 from __future__ import annotations
