@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from lbagent.model.intent import Intent, Stamp
+from lbagent.model.names import Count, Line, Name, NodeName, RefText, Seconds, SubjectText
 from lbagent.model.observed import Observed
 from lbagent.model.servers import Ref
 
@@ -15,22 +16,22 @@ from lbagent.model.servers import Ref
 class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an agent reports of its HAProxy."""
 
-    node: str
+    node: NodeName
     followed: Stamp | None = None  # newest shared revision that every worker was read back with
     in_sync: bool = False
     up: bool = False
-    version: str = ""
-    time: float = 0.0  # its clock when it reported
-    sessions: dict[str, int] = {}  # backend/server → requests, where there are any
-    clients: int = 0  # connections of clients
+    version: Line = ""
+    time: Seconds = 0.0  # its clock when it reported
+    sessions: dict[RefText, Count] = {}  # backend/server → requests, where there are any
+    clients: Count = 0  # connections of clients
     moves_address: bool = False  # its keepalived is told of a drain
-    trouble: str = ""  # why its newest intent is not in force
-    open: dict[str, tuple[str, ...]] = {}  # subject → what it still waits for
-    well: tuple[str, ...] = ()  # nodes whose returning servers have all passed their checks
-    holding: tuple[str, ...] = ()  # drains, as node/service, that it has not given back
-    bare: tuple[str, ...] = ()  # services with a backend that carries no guard there
-    exceptions: tuple[str, ...] = ()  # subjects that differ there by --local
-    empty: tuple[str, ...] = ()  # services with a backend that has no usable server there
+    trouble: Line = ""  # why its newest intent is not in force
+    open: dict[SubjectText, tuple[Line, ...]] = {}  # subject → what it still waits for
+    well: tuple[NodeName, ...] = ()  # nodes whose returning servers have all passed their checks
+    holding: tuple[SubjectText, ...] = ()  # drains, as node/service, that it has not given back
+    bare: tuple[Name, ...] = ()  # services with a backend that carries no guard there
+    exceptions: tuple[SubjectText, ...] = ()  # subjects that differ there by --local
+    empty: tuple[Name, ...] = ()  # services with a backend that has no usable server there
 
     @property
     def revision(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from lbagent.model.intent import Drain, HoldReason, Intent, Override, ServiceIntent, Stamp
+from lbagent.model.intent import Drain, HoldReason, Intent, Override, ServiceIntent, Stamp, checked
 from lbagent.model.subject import Subject
 
 DRAINS = {
@@ -36,7 +36,7 @@ def copy_of(intent: Intent) -> dict[str, str]:
 def intent_from(table: Iterable[tuple[str, str]]) -> Intent:
     """The intent that a map was written for: it carries a copy, for the day the store is lost.
 
-    msgspec.ValidationError or ValueError when the copy is damaged.
+    msgspec.ValidationError or ValueError when the copy is damaged, also where a name in it is none.
     """
     intent = Intent()
     for key, value in table:
@@ -57,7 +57,7 @@ def intent_from(table: Iterable[tuple[str, str]]) -> Intent:
             intent = msgspec.structs.replace(intent, trail=tuple(Stamp(int(n), unique) for n, _, unique in stamps))
         elif key == "=members":
             intent = msgspec.structs.replace(intent, members=tuple(value.split(",")))
-    return intent
+    return checked(intent)
 
 
 def _compact(value: msgspec.Struct) -> str:

@@ -8,6 +8,20 @@ from typing import TypeVar
 
 import msgspec
 
+from lbagent.model.names import (
+    Count,
+    Identity,
+    KeyText,
+    Line,
+    Name,
+    NodeName,
+    Reason,
+    RefText,
+    Seconds,
+    SomeNode,
+    SubjectText,
+    Time,
+)
 from lbagent.model.servers import Admin, Ref
 from lbagent.model.subject import Subject
 
@@ -58,17 +72,17 @@ class ServiceIntent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """A service that is, or will be, closed or restricted. A service that is up has none."""
 
     mode: Mode
-    start: int
+    start: Time
     at_once: bool = True  # the map then carries start 0, so that no clock can delay it
-    until: int | None = None
-    reason: str = ""
-    by: str = ""
-    since: int = 0  # when it was asked
-    keys: tuple[str, ...] = ()  # frontend@address/backend, frontend/backend or backend: what it resolved to
-    deadline: int | None = None  # how long the command waits for quiescence
+    until: Time | None = None
+    reason: Reason = ""
+    by: Line = ""
+    since: Time = 0  # when it was asked
+    keys: tuple[KeyText, ...] = ()  # frontend@address/backend, frontend/backend or backend: what it resolved to
+    deadline: Count | None = None  # how long the command waits for quiescence
     kill: bool = False  # what is left at the deadline is ended
     opening: Opening = Opening.NO
-    opens_until: int | None = None  # when an opening that waits is withdrawn
+    opens_until: Count | None = None  # when an opening that waits is withdrawn
 
     def effective(self, now: float) -> Mode:
         """The mode that HAProxy enforces at ``now``."""
@@ -78,8 +92,8 @@ class ServiceIntent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A server under our drain. ``foreign`` is what somebody else had set before: we give that back."""
 
-    backend: str
-    server: str
+    backend: Name
+    server: Name
     foreign: Admin | None = None
     agent_check: bool = False  # was on; it is off while we hold the server, and on again after
     was_down: bool = False  # its checks failed before we took it out: `ready` does not wait for it
@@ -97,16 +111,16 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     end_in_maint: bool = False
     kill: bool = False
     whole: bool = False  # the node was drained, not only some of its services: its virtual address leaves as well
-    deadline: int | None = None
-    reason: str = ""
-    by: str = ""
-    since: int = 0
+    deadline: Count | None = None
+    reason: Reason = ""
+    by: Line = ""
+    since: Time = 0
     servers: tuple[Held, ...] = ()
-    given_back: tuple[str, ...] = ()  # services that came back by name, though the node was drained as a whole
+    given_back: tuple[Name, ...] = ()  # services that came back by name, though the node was drained as a whole
     forced: bool = False  # given back without asking for its health
     given_up: bool = False  # it was to come back, and its health checks did not pass in time
-    asked_at: str = ""  # the node whose agent was asked, which judges its timeout (a shared intent only)
-    asked: float = 0.0  # when, by that agent's clock, which ``deadline`` is by as well (a shared intent only)
+    asked_at: SomeNode = ""  # the node whose agent was asked, which judges its timeout (a shared intent only)
+    asked: Seconds = 0.0  # when, by that agent's clock, which ``deadline`` is by as well (a shared intent only)
 
     def step(self, phase: Phase, deadline: int | None = None) -> Drain:
         """The same drain in its next phase; ValueError for a step that the life cycle does not have."""
@@ -118,8 +132,8 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Stamp(msgspec.Struct, frozen=True, order=True):
     """One revision of the shared intent. Its id tells it from another history's revision of the same number."""
 
-    revision: int
-    id: str
+    revision: Count
+    id: Identity
 
 
 class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,7 +142,7 @@ class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     The fields' names in JSON are those of the first release.
     """
 
-    revision: int  # of the shared intent when it was told
+    revision: Count  # of the shared intent when it was told
     service: ServiceIntent | None = None
     drain: Drain | None = None
     store_was_away: bool = msgspec.field(default=False, name="alone")
@@ -167,15 +181,15 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     ``touched``; only an HAProxy's own intent has ``exceptions`` (by subject), ``guardless`` and ``moved``.
     """
 
-    revision: int = 0
-    services: dict[str, ServiceIntent] = {}
-    drains: dict[str, dict[str, Drain]] = {}
+    revision: Count = 0
+    services: dict[Name, ServiceIntent] = {}
+    drains: dict[NodeName, dict[Name, Drain]] = {}
     trail: tuple[Stamp, ...] = ()  # the newest at the end
-    exceptions: dict[str, Override] = {}
-    members: tuple[str, ...] = ()  # nodes whose HAProxies share it: a command misses none of them, whatever etcd lost
-    touched: dict[str, int] = {}  # subject → revision of the last command that named it
-    guardless: dict[str, Drain] = {}  # service that is down → its servers whose backend has lost its guard
-    moved: dict[str, Drain] = {}  # backend/server → how it comes back, its node having been drained when it left it
+    exceptions: dict[SubjectText, Override] = {}
+    members: tuple[NodeName, ...] = ()  # whose HAProxies share it: a command misses none, whatever etcd has lost
+    touched: dict[SubjectText, Count] = {}  # subject → revision of the last command that named it
+    guardless: dict[Name, Drain] = {}  # service that is down → its servers whose backend has lost its guard
+    moved: dict[RefText, Drain] = {}  # backend/server → how it comes back, its node having been drained when it left it
 
     @property
     def followed(self) -> Stamp | None:
@@ -221,6 +235,11 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
                 return msgspec.structs.replace(self, guardless=_with(self.guardless, subject.service, drain))
             case HoldReason.MOVED:
                 return msgspec.structs.replace(self, moved=_with(self.moved, str(subject), drain))
+
+
+def checked(intent: Intent) -> Intent:
+    """The same, once all its names, sentences and numbers have been checked; msgspec.ValidationError."""
+    return msgspec.convert(msgspec.to_builtins(intent), Intent)
 
 
 T = TypeVar("T")

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from lbagent.model.names import Name
+
 
 class NodeState(StrEnum):
     """What a node's servers do."""
@@ -34,8 +36,8 @@ class Health(StrEnum):
 class Ref(msgspec.Struct, frozen=True, order=True):
     """A server, named as HAProxy names it: ``backend/server``."""
 
-    backend: str
-    server: str
+    backend: Name
+    server: Name
 
     def __str__(self) -> str:
         return f"{self.backend}/{self.server}"

@@ -8,9 +8,8 @@ import msgspec
 
 from lbagent.errors import LbagentError, overridable
 from lbagent.model.intent import Intent, Mode
+from lbagent.model.names import LONGEST_REASON
 from lbagent.model.subject import Subject
-
-LONGEST_REASON = 500  # characters
 
 
 class ServiceChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

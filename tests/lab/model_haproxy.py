@@ -184,7 +184,7 @@ class Loop:
 
 # -------------------------------------------------------------------------- any intent, any HAProxy
 
-REASONS = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+REASONS = st.text(st.characters(exclude_categories=("Cs", "Cc")) | st.just("\n"), max_size=40)
 MAYBE_TIME = st.none() | st.integers(NOW - 600, NOW + 600)
 BACKENDS = ("nova", "keystone")
 

@@ -32,6 +32,7 @@ from lbagent.cluster.members import Member, View
 from lbagent.cluster.revisions import TRAIL
 from lbagent.errors import Conflict, StoreError
 from lbagent.model.intent import Intent, Stamp
+from lbagent.model.names import CONTROL, LONGEST_LINE, NodeName, RefText, problem
 from lbagent.settings.etcd import EtcdConfig
 from lbagent.store.codec import Damaged, decode, encode
 from lbagent.store.etcd.failover import Failover
@@ -39,6 +40,8 @@ from lbagent.store.etcd.lease import Lease
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+MOST_KEYS = 5000  # below the prefix: three for each agent and one
 
 
 class _Row(msgspec.Struct):
@@ -49,6 +52,7 @@ class _Row(msgspec.Struct):
 
 class _Range(msgspec.Struct):
     kvs: tuple[_Row, ...] = ()
+    more: bool = False
 
 
 class _Response(msgspec.Struct):
@@ -123,8 +127,12 @@ class EtcdStore:
     # -------------------------------------------------------------------------------------------- blocking
 
     def _look(self) -> View:
-        below = {"key": self._key(""), "range_end": _b64(f"{self._prefix}0")}  # 0 follows / in ASCII
-        rows = self._failover.ask("/kv/range", below, _Range, race=True).kvs
+        # 0 follows / in ASCII
+        below = {"key": self._key(""), "range_end": _b64(f"{self._prefix}0"), "limit": MOST_KEYS}
+        found = self._failover.ask("/kv/range", below, _Range, race=True)
+        if found.more:
+            raise StoreError(f"more than {MOST_KEYS} keys lie below {self._prefix} in etcd: who else writes there?")
+        rows = found.kvs
         intent, members, sick, alive, unreadable = None, {}, {}, dict[str, bytes](), set()
         mods: dict[str, int] = {}
         for row in rows:
@@ -135,17 +143,20 @@ class EtcdStore:
                 if key == "intent":
                     intent = decode(row.value, f"{self._prefix}/intent in etcd")
                 elif kind == "agents":
-                    members[node] = msgspec.json.decode(row.value, type=Member)
+                    members[_node(node)] = msgspec.json.decode(row.value, type=Member)
+                    if members[node].node != node:
+                        raise msgspec.ValidationError(f"it is a report of {members.pop(node).node}")
                 elif kind == "sick":
-                    sick[node] = msgspec.json.decode(row.value, type=tuple[str, ...])
+                    sick[_node(node)] = msgspec.json.decode(row.value, type=tuple[RefText, ...])
                 elif kind == "alive":
-                    alive[node] = row.value
+                    alive[_node(node)] = row.value
             except Damaged as damaged:
                 raise Damaged(f"{damaged.message}; the agents put it back once it is deleted (etcdctl del)") from None
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 unreadable.add(key)
                 if key not in self._unreadable:
-                    log.warning("%s/%s in etcd cannot be read: %s", self._prefix, key, error)
+                    why = problem(error) if isinstance(error, msgspec.ValidationError) else error
+                    log.warning("%s/%s in etcd cannot be read: %s", self._prefix, ascii(key[:300])[1:-1], why)
         self._mods, self._unreadable = mods, unreadable
         self._lease.seen(alive.get(self._node))
         return View(intent=intent, members=members, alive=frozenset(alive), sick=sick)
@@ -204,7 +215,7 @@ class EtcdStore:
         }
 
     def _report(self, member: Member, sick: tuple[str, ...]) -> None:
-        report, key = _b64(msgspec.json.encode(member)), self._key(f"sick/{member.node}")
+        report, key = _b64(msgspec.json.encode(_printable(member))), self._key(f"sick/{member.node}")
         puts = [{"request_put": {"key": self._key(f"agents/{member.node}"), "value": report}}]
         wanted = _b64(msgspec.json.encode(sick))
         same = {"key": key, "target": "VALUE", "result": "EQUAL", "value": wanted}
@@ -221,6 +232,20 @@ class EtcdStore:
 
     async def _off_loop(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def _node(text: str) -> str:
+    return msgspec.convert(text, NodeName)
+
+
+def _printable(member: Member) -> Member:
+    """Its sentences may hold what HAProxy or the system said: the others take single lines of some length only."""
+
+    def line(text: str) -> str:
+        return CONTROL.sub(" ", text)[:LONGEST_LINE]
+
+    opened = {subject: tuple(line(text) for text in lines) for subject, lines in member.open.items()}
+    return replace(member, trouble=line(member.trouble), open=opened)
 
 
 def _b64(text: str | bytes) -> str:
