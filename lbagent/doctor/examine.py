@@ -23,6 +23,7 @@ def examine(config: Config, masterless: str | None = None) -> list[Finding]:
         findings += guards.guards(config, observed, known, reading)
         findings += services.services(config, observed, known)
         findings += running.uploads(config, observed)
+        findings += running.stickiness(observed, known)
         if reading is not None:
             findings += [frontends.public(name, service, reading.routes) for name, service in known.services.items()]
     if reading is not None:

@@ -8,6 +8,7 @@ from lbagent.guard import cfg_lines
 from lbagent.haproxy import admin_socket
 from lbagent.model.observed import Observed
 from lbagent.settings.config import Config
+from lbagent.topology.resolve import Topology
 
 OLDEST = (2, 4)
 READS_WHAT_IT_REFUSES = (3, 0)
@@ -40,6 +41,17 @@ def runtime_socket(config: Config, observed: Observed) -> list[Finding]:
 
 def _version(observed: Observed) -> tuple[int, ...]:
     return tuple(int(part) for part in observed.version.split(".")[:2] if part.isdigit())
+
+
+def stickiness(observed: Observed, known: Topology) -> list[Finding]:
+    """A drained server keeps the clients that a stick rule binds to it, unless lbagent knows of the rule."""
+    owned = [name for service in known.services.values() for name in service.backends if name in observed.backends]
+    unknown = [name for name in dict.fromkeys(owned) if not observed.backends[name].sticky_known]
+    if not unknown:
+        return []
+    found = f"cannot tell whether {', '.join(unknown)} have stick rules: they are not in the files of haproxy.config"
+    mend = "name every file that HAProxy loads in haproxy.config, and let lbagent's user read them"
+    return [Finding("warning", "stickiness", found, mend)]
 
 
 def uploads(config: Config, observed: Observed) -> list[Finding]:

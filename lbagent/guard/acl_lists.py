@@ -17,34 +17,10 @@ ONE_KEY = (
 )
 """A JSON object of one key, spelled plainly, whose value is null or a flat object: what cannot be parsed is refused."""
 
-HEADER_V1 = (
-    "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
-    "srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state "
-    "srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port "
-    "srv_check_addr srv_agent_addr srv_agent_port"
-)
-"""Columns of a server-state file (management.txt, ``show servers state``); the same on 2.4 to 3.2."""
-
-COLUMNS = tuple(HEADER_V1[2:].split())
-
-CHECK_SETTINGS = 2 | 4 | 16  # configured, enabled, is an agent-check; not: in progress, paused
-
 ONE_KEY = (
     '[[:space:]]*[{{][[:space:]]*"({keys})"[[:space:]]*:[[:space:]]*(null|[{{][^{{}}]*[}}])[[:space:]]*[}}][[:space:]]*'
 )
 """A JSON object of one key, spelled plainly, whose value is null or a flat object: what cannot be parsed is refused."""
-
-HEADER_V1 = (
-    "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
-    "srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state "
-    "srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port "
-    "srv_check_addr srv_agent_addr srv_agent_port"
-)
-"""Columns of a server-state file (management.txt, ``show servers state``); the same on 2.4 to 3.2."""
-
-COLUMNS = tuple(HEADER_V1[2:].split())
-
-CHECK_SETTINGS = 2 | 4 | 16  # configured, enabled, is an agent-check; not: in progress, paused
 
 
 def lists(
@@ -67,9 +43,12 @@ def lists(
         deny += [_pattern(name, _head_too(rule)) for rule in denied]
         for parameter, words in preset.query_begins.items():
             value = presets.not_beginning_with(words)
-            deny.append(f"^{_literal(name)} QUERY [A-Z]+ [^?]*[?](.*[&;])?{parameter}={value}")
+            deny.append(f"^{_literal(name)} QUERY [A-Z]+ [^?]*[?]([^&;]*[&;])*{parameter}={value}")
         if denied or preset.query_begins:
             deny.append(f"^{_literal(name)} [A-Z]+ {TRICKS}")
+        if not preset.any_names:
+            # In a decoded path no pattern sees past a newline: `.` stops there.
+            deny.append(f"^{_literal(name)} [A-Z]+ /[^[:cntrl:]]*[[:cntrl:]]")
         probes += [_pattern(name, rule) for rule in service.probes]
     return {
         ALLOW: tuple(dict.fromkeys(allow)),

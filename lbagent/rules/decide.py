@@ -82,10 +82,8 @@ def _stickiness_unknown(asked: Request, after: Intent) -> list[str]:
     unknown = sorted(b for b in drained if b in seen and not seen[b].sticky_known)
     if not unknown:
         return []
-    return [
-        f"cannot tell whether {', '.join(unknown)} binds clients to a server, for HAProxy's configuration cannot be "
-        f"read ({asked.observed.unread}): a drained server may get requests; set haproxy.config"
-    ]
+    why = asked.observed.unread or "they are not in the files of haproxy.config"
+    return [f"cannot tell whether {', '.join(unknown)} have stick rules, so a drained server may get requests: {why}"]
 
 
 def _clients_to_be_cut(asked: Request, nodes: set[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -82,7 +83,7 @@ def request(
     ``elsewhere`` is what the other HAProxies report, where ``intent`` is the one that all of them share."""
     held = intent.held()
     moment = int(now)
-    waits = moment if steady is None else int(steady)
+    waits = moment if steady is None else math.ceil(steady)  # a deadline may be late, never early
     deadline = times.duration(DEFAULT_DEADLINE if change.deadline is None else change.deadline, "deadline")
     timeout = times.duration(DEFAULT_TIMEOUT if change.timeout is None else change.timeout, "timeout")
     return Request(

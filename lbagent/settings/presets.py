@@ -62,6 +62,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bodies: tuple[Body, ...] = ()
     query_begins: dict[str, tuple[str, ...]] = {}
     json_below: tuple[str, ...] = ()
+    any_names: bool = False  # its paths are names that users choose, with control characters too: an object store
     versions: Versions | None = None
 
 
