@@ -1,27 +1,41 @@
-"""The wall clock of one process, which a test can step while it runs; its monotonic clock goes on as it is."""
+"""The wall clock of an agent, which a test can step while it runs; its monotonic clock goes on as it is.
+
+libfaketime sets a clock once and for all; while it runs, it lets Python's sleeps fail. So the agent is started by this
+file, which gives `time.time` another answer before the agent is imported. It asks for no other wall clock.
+"""
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 
 class Clock:
-    """Start a program through ``prefix`` and it reads the time from here. Needs libfaketime (Debian's faketime)."""
+    """Give :attr:`program` to an :class:`~tests.lab.agent.Agent`."""
 
     def __init__(self, folder: Path) -> None:
-        [library] = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
         self._file = folder / "clock"
         self.step(0)
-        self.prefix = (
-            "env",
-            f"LD_PRELOAD={library}",
-            f"FAKETIME_TIMESTAMP_FILE={self._file}",
-            "FAKETIME_NO_CACHE=1",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1",
-        )
+        self.program = (sys.executable, __file__, str(self._file))
 
     def step(self, seconds: int) -> None:
         """So many seconds ahead of the machine's clock from now on; negative: behind it."""
         new = self._file.with_suffix(".new")
-        new.write_text(f"{seconds:+d}s\n")
+        new.write_text(f"{seconds}\n")
         new.replace(self._file)
+
+
+def main() -> None:
+    """Be lbagent, by the clock in the file that the first argument names."""
+    file = Path(sys.argv.pop(1))
+    real = time.time
+    time.time = lambda: real() + int(file.read_text())
+
+    from lbagent import daemon  # noqa: PLC0415 it takes the clock when it is imported
+
+    daemon.main()
+
+
+if __name__ == "__main__":
+    main()

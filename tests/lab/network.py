@@ -18,7 +18,7 @@ def sh(*words: object, check: bool = True) -> str:
 
 
 class Network:
-    """A bridge of its own, a namespace a host."""
+    """A bridge of its own, a namespace a host. ``origin`` is where a node's servers listen, on the bridge."""
 
     def __init__(self, hosts: list[str]) -> None:
         for _ in range(200):
@@ -32,6 +32,9 @@ class Network:
         sh("ip", "link", "set", self.bridge, "up")
         self.address = {name: f"{self.subnet}.{i + 1}" for i, name in enumerate(hosts)}
         self.vip = f"{self.subnet}.100"
+        self.origin = {name: f"{self.subnet}.{200 + i + 1}" for i, name in enumerate(hosts)}
+        for address in self.origin.values():
+            sh("ip", "address", "add", f"{address}/24", "dev", self.bridge)
         for name in hosts:
             space, inside, outside = self.space(name), self.card(name), self.port(name)
             sh("ip", "netns", "add", space)

@@ -25,7 +25,8 @@ class Lab:
     ``port[name]`` is a service's public frontend, ``internal[name]`` its internal one. ``configuration`` is what
     haproxy.cfg was written from: change it and call :meth:`install`, as configuration management does.
     ``by_address``: each node has an address of its own, by which the agent's configuration knows it; its servers are
-    called ``api1``…, so that no name says where they are. ``tcp`` names `listen` sections in `mode tcp`.
+    called ``api1``…, so that no name says where they are; a service has the same port on all nodes.
+    ``tcp`` names `listen` sections in `mode tcp`.
     """
 
     def __init__(
@@ -79,8 +80,9 @@ class Lab:
 
     def _backend(self, name: str, lines: str, check: str, bind: str = "") -> Backend:
         made = Backend(name, lines=lines.splitlines(), bind=bind)
+        port = free_port() if self.by_address else None
         for number, node in enumerate(self.nodes, 1):
-            origin = Origin(f"{node}/{name}", host=self.address[node]).start()
+            origin = Origin(f"{node}/{name}", port, self.address[node]).start()
             self.origins[node][name] = origin
             server = f"api{number}" if self.by_address else node
             cookie = f"cookie {server} " if re.search(r"^\s*cookie ", lines, re.M) else ""

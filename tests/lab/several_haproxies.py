@@ -1,6 +1,7 @@
 """Several HAProxies that share one intent: an HAProxy, an agent and an etcd member on each host.
 
-The origins listen on the bridge between them and log; ``ctl1`` … are 10.X.Y.1 …, clients come from the bridge.
+The origins listen on the bridge between them and log: those of ``ctl1`` at 10.X.Y.201, while its HAProxy is 10.X.Y.1.
+Clients come from the bridge.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ class ControlPlane:
         self.bind, self.vip = bind, vip
         self.more, self.check = settings or {}, check or CHECK
         self.origins = {
-            node: {service: Origin(f"{node}/{service}", host=self.net.host).start() for service in PORTS}
+            node: {
+                service: Origin(f"{node}/{service}", port, self.net.origin[node]).start()
+                for service, port in PORTS.items()
+            }
             for node in self.names
         }
         self.etcd = {name: EtcdMember(self.folder, name, self.net) for name in self.names}
@@ -87,7 +91,7 @@ class ControlPlane:
     def configuration(self, host: Host) -> Configuration:
         made = Configuration(head(host.haproxy.socket, ["hard-stop-after 30s"], check="2s"))
         for service, port in PORTS.items():
-            servers = [Server(node, self.origins[node][service].port, self.net.host, self.check) for node in self.names]
+            servers = [Server(node, port, self.net.origin[node], self.check) for node in self.names]
             made.add(
                 Frontend(f"{service}_public", f":{port} {self.bind}".strip(), service),
                 Backend(service, servers, ["option httpchk GET /health"]),
