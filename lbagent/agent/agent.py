@@ -116,7 +116,7 @@ class Agent:
             reconciler.failed(str(error))
         except Exception:
             log.exception("tick failed")
-            reconciler.failed("lbagent met a defect, its log has the details; what is in force stays")
+            reconciler.failed("lbagent has a defect, and its log has the details. What is in force stays in force")
         self._pace.end()
         self._ticked(time.monotonic() - started)
         self.looked.set()

@@ -23,7 +23,7 @@ class Alone:
 
     async def decide(self, change: Change, by: str) -> Decided:
         if change.local:
-            raise LbagentError("bad_request", "local: this HAProxy shares its intent with no other")
+            raise LbagentError("bad_request", "local: this HAProxy shares its intent with no other. Leave --local out")
         async with self.own.lock:
             reconciler = self._reconciler
             await reconciler.look(self.own)
@@ -42,9 +42,7 @@ class Alone:
             return Decided(decision=decision, revision=self.own.intent.revision)
 
     async def forget(self, node: str, by: str) -> None:  # noqa: ARG002 the other keeper writes down who
-        raise LbagentError(
-            "unknown_node", f"no agent of {node} is remembered: this HAProxy shares its intent with no other"
-        )
+        raise LbagentError("unknown_node", "there is no agent to forget: this HAProxy shares its intent with no other")
 
     async def follow(self) -> None:
         """There is nobody to follow."""

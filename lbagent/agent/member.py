@@ -10,19 +10,16 @@ it only means that no command can be given for all, because nobody could say wha
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import random
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from collections.abc import Callable, Set
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from lbagent.agent.exchange import AGAIN, Exchange
+from lbagent.agent.exchange import Exchange
 from lbagent.agent.keeper import Decided
 from lbagent.agent.own_intent import OwnIntent
+from lbagent.agent.patience import ATTEMPTS, Patience
 from lbagent.agent.reconciler import Reconciler
 from lbagent.agent.report import report
 from lbagent.agent.shared import SharedIntent
@@ -31,7 +28,7 @@ from lbagent.cluster.follow import follow
 from lbagent.cluster.members import Member as Reported
 from lbagent.cluster.members import View, elsewhere
 from lbagent.cluster.returning import together
-from lbagent.errors import Conflict, LbagentError, StoreError
+from lbagent.errors import LbagentError
 from lbagent.model.intent import Intent, Override, Phase, Stamp
 from lbagent.model.status import AgentStatus, StoreStatus
 from lbagent.model.subject import Subject
@@ -42,11 +39,6 @@ from lbagent.rules.waiting import Situation
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-ATTEMPTS = 20  # times that a command is decided anew because another was quicker
-LONGEST = 4.5  # seconds for a command to be decided and stored: lbctl waits five for an answer
-ELECTION = 10.0  # seconds within which an etcd that does not answer is expected to answer again
-IS_THERE = 1.5  # seconds that etcd is given to show that it is there
 
 
 class Member:
@@ -59,6 +51,7 @@ class Member:
     ) -> None:
         self.own, self.shared, self.exchange = own, shared, exchange
         self._reconciler, self._clock = reconciler, reconciler.clock
+        self._patience = Patience(shared, reconciler.clock)
         own.may_begin = lambda: shared.view is not None
         self._in_force: Stamp | None = None  # the newest shared revision that every worker was read back with
 
@@ -122,7 +115,7 @@ class Member:
             f"{subject} differs here by --local" + (f" ({refused[subject]})" if subject in refused else "")
             for subject in sorted(self.own.intent.exceptions)
         ]
-        lasting = f"{', '.join(differs)}: the next command about it holds everywhere" if differs else ""
+        lasting = f"{', '.join(differs)}. The next command about it holds everywhere" if differs else ""
         return (self.shared.trouble, lasting)
 
     def shown(self) -> tuple[list[AgentStatus], StoreStatus] | None:
@@ -138,13 +131,13 @@ class Member:
         if change.local:
             return await self._decide_here(change, by)
         attempts = 1 if change.if_revision is not None else ATTEMPTS
-        return await self._until_stored(lambda until: self._decide_for_all(change, by, until), attempts)
+        return await self._patience.until_stored(lambda until: self._decide_for_all(change, by, until), attempts)
 
     async def _decide_for_all(self, change: Change, by: str, until: float) -> Decided:
-        view = await self._look_patiently(until)
+        view = await self._patience.read(until)
         if self.own.known and (mended := share.mend(view.intent, self.own.intent, self._clock.steady())):
             log.warning("%s", mended[1])
-            view = replace(view, intent=await self._in_time(self.shared.swap(mended[0]), until))
+            view = replace(view, intent=await self._patience.in_time(self.shared.swap(mended[0]), until))
         base = view.intent or Intent()
         reconciler, node = self._reconciler, self._reconciler.config.node
         async with self.own.lock:
@@ -162,7 +155,7 @@ class Member:
             await reconciler.make_room(mine)
         try:
             if decision.intent != base or set(others.exceptions) & set(map(str, decision.subjects)):
-                base = await self._in_time(self.shared.swap(shared, healthy=bool(decision.drains)), until)
+                base = await self._patience.in_time(self.shared.swap(shared, healthy=bool(decision.drains)), until)
         finally:
             await reconciler.release_room()
         self.exchange.read_at_once()
@@ -170,7 +163,7 @@ class Member:
 
     async def _decide_here(self, change: Change, by: str) -> Decided:
         """``--local``: this HAProxy alone, whatever etcd does; what differs by it is remembered as an override."""
-        away = await self._store_is_away()
+        away = await self._patience.store_is_away()
         reconciler = self._reconciler
         async with self.own.lock:
             await reconciler.look(self.own)
@@ -204,81 +197,20 @@ class Member:
         }
 
     async def forget(self, node: str, by: str) -> None:
-        await self._until_stored(lambda until: self._forget(node, until), ATTEMPTS)
+        await self._patience.until_stored(lambda until: self._forget(node, until), ATTEMPTS)
         log.info("%s forgotten by %s", node, by)
         await self.exchange.note("forget", Subject(node, ""), by, "")
 
     async def _forget(self, node: str, until: float) -> None:
-        view = await self._look_patiently(until)
+        view = await self._patience.read(until)
         if node not in view.known() and node not in view.alive:
-            raise LbagentError(
-                "unknown_node", f"no agent of {node} is remembered; there are: {', '.join(view.known())}"
-            )
+            raise LbagentError("unknown_node", f"there is no agent on {node}; there are: {', '.join(view.known())}")
         if node in view.alive:
-            raise LbagentError(
-                "agent_alive", f"the agent of {node} is alive: stop it first, or it would be seen again at once"
-            )
-        await self._in_time(self.shared.forget(node), until)  # first: who has a report is a member
+            raise LbagentError("agent_alive", f"the agent on {node} is running. Stop it first")
+        await self._patience.in_time(self.shared.forget(node), until)  # first: who has a report is a member
         if view.intent is not None and node in view.intent.members:
-            await self._in_time(self.shared.swap(share.without(view.intent, node)), until)
-        await self._in_time(self.shared.look(), until)
-
-    # ---------------------------------------------------------------------------------------- patience
-
-    async def _until_stored(self, attempt: Callable[[float], Awaitable[T]], attempts: int) -> T:
-        """Anew whenever another agent was quicker."""
-        until = time.monotonic() + LONGEST
-        for _ in range(attempts):
-            try:
-                async with self._shared_lock(until):
-                    return await attempt(until)
-            except Conflict:
-                if attempts == 1:
-                    raise
-                await asyncio.sleep(random.uniform(0, AGAIN))  # noqa: S311 so that two do not collide again
-        raise LbagentError("store", "the shared intent changes faster than this command can be decided: try again")
-
-    async def _in_time(self, doing: Awaitable[T], until: float) -> T:
-        """What etcd is asked for a command, and nothing else: no local step is cut in two. StoreError when late."""
-        try:
-            async with asyncio.timeout(max(0.0, until - time.monotonic())):
-                return await doing
-        except TimeoutError:
-            raise StoreError(
-                f"{self.shared.error or 'etcd does not answer in time'}: unless it took this command without saying "
-                "so, nothing is in force by it; see `lbctl status` once it answers, and repeat"
-            ) from None
-
-    async def _look_patiently(self, until: float) -> View:
-        """A leader's election or a restart is waited for, as far as lbctl's patience allows; an outage is not."""
-        for_looks = until - LONGEST / 8
-        since = self.shared.alone_since
-        outage = since is not None and self._clock.now() - since > ELECTION
-        while True:
-            try:
-                return await self._in_time(self.shared.look(), for_looks)
-            except StoreError:
-                if outage or time.monotonic() > for_looks - 1.0:
-                    raise
-            await asyncio.sleep(AGAIN)
-
-    async def _store_is_away(self) -> bool:
-        """Etcd cannot be reached, at this moment and not only at the last read."""
-        until = time.monotonic() + IS_THERE
-        try:
-            async with self._shared_lock(until):
-                await self._in_time(self.shared.look(), until)
-        except StoreError:
-            return True
-        return False
-
-    @contextlib.asynccontextmanager
-    async def _shared_lock(self, until: float) -> AsyncIterator[None]:
-        await self._in_time(self.shared.lock.acquire(), until)
-        try:
-            yield
-        finally:
-            self.shared.lock.release()
+            await self._patience.in_time(self.shared.swap(share.without(view.intent, node)), until)
+        await self._patience.in_time(self.shared.look(), until)
 
     def close(self) -> None:
         self.shared.close()

@@ -24,13 +24,14 @@ from lbagent.agent.barriers import Barriers
 from lbagent.agent.clock import Clock
 from lbagent.agent.fed import Fed
 from lbagent.agent.own_intent import OwnIntent
+from lbagent.agent.running_checks import RunningChecks
 from lbagent.agent.steps import describe
 from lbagent.errors import HAProxyError, StoreError
 from lbagent.haproxy.instance import HAProxy
 from lbagent.model.actions import Action, CutSessions, ProveHealth, WriteFile
 from lbagent.model.intent import Intent, Phase
 from lbagent.model.observed import Observed
-from lbagent.model.servers import Admin, Ref
+from lbagent.model.servers import Ref
 from lbagent.model.subject import Subject
 from lbagent.rules.drains import advance
 from lbagent.rules.opening import advance_openings
@@ -68,7 +69,7 @@ class Reconciler:
         self.condition = Condition()
         self.barriers = Barriers()
         self.proved: set[Ref] = set()  # servers whose checks began afresh at our word, or never stopped
-        self._never_in_maint: set[Ref] = set()  # of those held: their checks went on all the time
+        self._checks = RunningChecks()
         self._fed = Fed()
         self.answered = -math.inf  # when HAProxy did last, by the monotonic clock
         self.repaired = self.errors = self.reloads = 0
@@ -162,22 +163,12 @@ class Reconciler:
 
     async def _advance(self, own: OwnIntent, settled: bool, together: frozenset[Subject]) -> None:
         covered = cover(own.intent, self.topology, self.observed)
-        self._believe_running_checks(covered)
+        self.proved |= self._checks.need_no_proof(covered, self.observed)
         covered = advance_openings(covered, self.topology, self.observed, self.clock.steady(), together)
         moved = advance(covered, self.observed, self.proved, self.clock.now(), settled, together, self.clock.steady())
         if moved is not own.intent:
             self.proved &= {ref for ref, hold in moved.held().items() if hold.drain.phase is Phase.RETURNING}
         await own.move_on(moved)
-
-    def _believe_running_checks(self, intent: Intent) -> None:
-        """A busy server is not called down to prove its health; one that was in drain all along needs no proof."""
-        held = intent.held()
-        seen = {ref: server for ref in held if (server := self.observed.server(ref)) is not None}
-        begun = {ref for ref, hold in held.items() if hold.drain.phase is Phase.HELD and seen.get(ref)}
-        self._never_in_maint |= {ref for ref in begun if seen[ref].admin is Admin.READY}
-        self._never_in_maint &= {ref for ref, server in seen.items() if server.admin is not Admin.MAINT}
-        busy = {ref for ref in self._never_in_maint if self.observed.sessions(ref)}
-        self.proved |= {ref for ref in busy if held[ref].drain.phase is Phase.RETURNING}
 
     def _desired(self, intent: Intent) -> Desired:
         return desired(self.config, intent, self.topology, self.observed, self._digest, self.clock.now())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -10,74 +11,72 @@ from lbagent.cli import ask
 from lbagent.cli.names import complete_service
 from lbagent.control.client import Client
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _window(function: F) -> F:
+    """The options about when a mode holds, and how long its command waits."""
+    for option in reversed(
+        (
+            click.option(
+                "--for",
+                "for_",
+                metavar="DURATION",
+                help="How long it is expected to take, such as 20m. Clients are told.",
+            ),
+            click.option(
+                "--until",
+                metavar="TIME",
+                help="When it is expected to end: 02:20, 2026-12-01T02:20 or 2026-12-01T02:20:00Z. Clients are told. "
+                "Without an offset it is in your zone.",
+            ),
+            click.option(
+                "--at",
+                metavar="TIME",
+                help="Start at this time, not now; times as for --until. Until then response headers announce it.",
+            ),
+            click.option(
+                "--deadline",
+                metavar="DURATION",
+                default="5m",
+                show_default=True,
+                help="How long to wait for older requests. The mode stays when it has passed.",
+            ),
+            click.option("--kill", is_flag=True, help="At the deadline, cut the older requests that are still open."),
+        )
+    ):
+        function = option(function)
+    return function
+
 
 def _closing(mode: str, help_text: str, done: str) -> click.Command:
     @click.command(mode, help=help_text)
     @click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete_service)
-    @click.option(
-        "--for", "for_", metavar="DURATION", help="How long it is expected to take, such as 20m. Clients are told."
-    )
-    @click.option(
-        "--until",
-        metavar="TIME",
-        help="When it is expected to end: 02:20, 2026-12-01T02:20 or 2026-12-01T02:20:00Z. Clients are told. Without "
-        "an offset it is in your zone.",
-    )
-    @click.option(
-        "--at",
-        metavar="TIME",
-        help="Start at this time, not now; times as for --until. Until then response headers announce it.",
-    )
-    @click.option(
-        "--deadline",
-        metavar="DURATION",
-        default="5m",
-        show_default=True,
-        help="How long to wait for older requests. The mode stays when it has passed.",
-    )
-    @click.option("--kill", is_flag=True, help="At the deadline, cut the older requests that are still open.")
+    @_window
     @ask.set_aside
     @ask.options
     @click.pass_obj
-    def command(
-        socket: str,
-        services: tuple[str, ...],
-        for_: str | None,
-        until: str | None,
-        at: str | None,
-        deadline: str,
-        kill: bool,
-        force: bool,
-        override: tuple[str, ...],
-        reason: str,
-        detach: bool,
-        local: bool,
-        dry_run: bool,
-        as_json: bool,
-    ) -> None:
-        told, words = ask.window(at, until, for_)
+    def command(socket: str, /, services: tuple[str, ...], **given: Any) -> None:
+        told, words = ask.window(given["at"], given["until"], given["for_"])
+        how = {name: given[name] for name in ("deadline", "kill", "force", "reason", "local")}
         body: dict[str, Any] = {
             "services": {name: {"mode": mode} for name in services},
             **told,
-            "deadline": deadline,
-            "kill": kill,
-            "force": force,
-            "override": list(override),
-            "reason": reason,
-            "local": local,
+            **how,
+            "override": list(given["override"]),
         }
         names = ", ".join(services)
-        if words and (detach or dry_run) and not as_json:
+        if words and (given["detach"] or given["dry_run"]) and not given["as_json"]:
             click.echo(f"note: {names}: {mode} {words}", err=True)
         closing = f"{names}: {done}" + (f"; {words}" if words else "")
-        if at:
+        if given["at"]:
             closing = f"{names}: {mode} {words}; response headers announce it until then"
         ask.carry_out(
             socket,
             body,
-            detach=detach,
-            dry_run=dry_run,
-            as_json=as_json,
+            detach=given["detach"],
+            dry_run=given["dry_run"],
+            as_json=given["as_json"],
             undo=f"lbctl up {' '.join(services)}",
             done=closing,
         )

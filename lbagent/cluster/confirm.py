@@ -46,7 +46,7 @@ def pending(
     for member in view.others(me):
         if member.node not in view.alive:
             away.append(
-                f"{member.node} is away: it follows as soon as its agent is back; "
+                f"{member.node} is away; it follows when its agent is back; "
                 f"if it is gone for good: lbctl forget {member.node}"
             )
         elif not member.up:

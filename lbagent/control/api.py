@@ -74,7 +74,7 @@ class Api:
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            return _error(500, "internal", "lbagent met a defect; its log has the details")
+            return _error(500, "internal", "lbagent has a defect; its log has the details")
 
     def who(self, connection: socket.socket) -> Client:
         """The client at the other end of a connected socket; OSError when nobody is there any more."""

@@ -163,7 +163,7 @@ def _server(
         address=state["srv_addr"],
         port=int(state.get("srv_port", 0) or 0),
         sessions=int(stat[at["scur"]] or 0) + int(stat[at["qcur"]] or 0),
-        checked=bool(check & CONFIGURED) and not tracks,
+        checked=check & (CONFIGURED | ENABLED) == CONFIGURED | ENABLED and not tracks,
         agent=agent & (CONFIGURED | ENABLED) == CONFIGURED | ENABLED,
         agent_configured=bool(agent & CONFIGURED),
         backup=stat[at["bck"]] == "1",

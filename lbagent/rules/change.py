@@ -79,12 +79,12 @@ def parse(body: bytes) -> Change:
         raise LbagentError("bad_request", "the change names no service and no node")
     if len(change.reason) > LONGEST_REASON:
         raise LbagentError(
-            "bad_request", f"reason: has {len(change.reason)} characters, at most {LONGEST_REASON} are taken"
+            "bad_request", f"reason: it has {len(change.reason)} characters; at most {LONGEST_REASON} are allowed"
         )
     strange = [rule for rule in change.override if rule not in overridable()]
     if strange:
         known = ", ".join(overridable())
         raise LbagentError("bad_request", f"override: {', '.join(strange)} is no rule that can be set aside: {known}")
     if any((ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in change.reason):
-        raise LbagentError("bad_request", "reason: control characters other than a newline are not taken")
+        raise LbagentError("bad_request", "reason: it holds a control character; only newlines are allowed")
     return change

@@ -49,7 +49,7 @@ def decide(
     closes = any(wanted.mode is not Mode.UP for wanted in change.services.values())
     opens = any(wanted.mode is Mode.UP for wanted in change.services.values())
     if site.observed.up and site.observed.old_workers is None and (drains or closes):
-        notes.append(f"requests in workers left over by a reload cannot be seen: {site.observed.masterless}")
+        notes.append(f"requests in workers that a reload left behind cannot be seen: {site.observed.masterless}")
     modes = {name: wanted.mode for name, wanted in change.services.items()}
     modes |= {n: s.mode for n, s in out.services.items() if n not in modes and s != intent.services.get(n)}
     return Decision(
@@ -98,12 +98,12 @@ def _clients_to_be_cut(asked: Request, nodes: set[str]) -> list[str]:
         how = (
             "keepalived is told to move its virtual address"
             if moves
-            else "move its virtual address first, by `systemctl stop keepalived` there for example "
+            else "Move its virtual address first, for example with `systemctl stop keepalived` there "
             "(with haproxy.vip_track_file set, keepalived is told by itself)"
         )
         if count:
             notes.append(
                 f"{node}'s own HAProxy has {count} client connection{'' if count == 1 else 's'}, "
-                f"which patching it would cut: {how}"
+                f"which patching {node} would cut. {how}"
             )
     return notes

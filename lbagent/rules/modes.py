@@ -70,7 +70,7 @@ def closed(
     if start is not None and before is not None and current:
         raise LbagentError(
             "window_open",
-            f"{name} is {before.mode} now: a window ahead would open it until then. "
+            f"{name} is {before.mode} now: a window that starts later would open it until then. "
             f"Run `lbctl up {name}` first, or leave --at out to change it at once",
         )
     same = before if before is not None and before.mode is mode and current and start is None else None

@@ -58,7 +58,9 @@ def _one_drained(
         if held is None:
             held = with_notes(ref, request.observed)
             if held.foreign:
-                notes.append(f"{ref} is in {held.foreign} already, not by lbagent: it stays so after `ready`")
+                notes.append(
+                    f"{ref} is in {held.foreign} already, set by somebody else: it stays so after `lbctl ready`"
+                )
         servers.append(held)
     drain = replace(
         before.step(Phase.HELD) if before else Drain(since=request.now),
@@ -114,7 +116,7 @@ def _stays(request: Request, drain: Drain) -> list[str]:
         if seen is None:
             continue
         if held.foreign and seen.admin is not Admin.READY:
-            notes.append(f"{held.ref} stays in {held.foreign}: lbagent did not put it there")
+            notes.append(f"{held.ref} stays in {held.foreign}: somebody else put it there")
         elif seen.parked:
             notes.append(f"{held.ref} stays out: it is disabled in HAProxy's configuration")
         elif not seen.weight:
@@ -126,7 +128,7 @@ def _stays(request: Request, drain: Drain) -> list[str]:
 
 def _not_ours(request: Request, node: str) -> list[str]:
     return [
-        f"{ref} stays in {seen.admin}: lbagent did not put it there"
+        f"{ref} stays in {seen.admin}: somebody else put it there"
         for refs in request.topology.node_services(node).values()
         for ref in refs
         if (seen := request.observed.server(ref)) and seen.admin is not Admin.READY

@@ -160,15 +160,15 @@ def _overtaken(operation: Operation, at: Situation) -> tuple[str, ...]:
         if mode is Mode.UP and service is not None and service.opening is not Opening.NO:
             continue  # it waits for its servers, or has waited in vain
         if (service.mode if service else Mode.UP) is not mode:
-            lines.append(f"{name}: overtaken, it was changed to {service.mode if service else Mode.UP} meanwhile")
+            lines.append(f"{name}: somebody changed it to {service.mode if service else Mode.UP} meanwhile")
     for subject in operation.drains:
         drain = at.intent.drain(subject.node, subject.service)
         if drain is None or drain.phase is not Phase.HELD:
-            lines.append(f"{subject.service}: overtaken, {subject.node} was made ready meanwhile")
+            lines.append(f"{subject.service}: somebody made {subject.node} ready meanwhile")
     for subject in operation.returns:
         drain = at.intent.drain(subject.node, subject.service)
         if drain is not None and drain.phase is Phase.HELD and not drain.given_up:
-            lines.append(f"{subject.service}: overtaken, {subject.node} was drained again meanwhile")
+            lines.append(f"{subject.service}: somebody drained {subject.node} again meanwhile")
     return tuple(lines)
 
 
@@ -179,4 +179,4 @@ def _end(operation: Operation, state: State, code: Exit, left: tuple[str, ...], 
 def _unconfirmed(operation: Operation, at: Situation) -> tuple[str, ...]:
     if at.confirmed >= operation.revision:
         return ()
-    return at.failures or ("not every worker of HAProxy was read back yet: a reload is under way",)
+    return at.failures or ("not every worker of HAProxy has confirmed the change yet: a reload is under way",)

@@ -27,7 +27,7 @@ def _tcp_backend(request: Request, services: list[Service]) -> list[str]:
     if not forced or any(not s.http for s in mixed):
         raise LbagentError(
             "tcp_backend",
-            f"mode tcp backends can only be drained, no request is seen there: {named}. "
+            f"backends in mode tcp cannot be closed, only drained: {named}. "
             "Drain its nodes instead" + ("" if forced else ", or --force to close the http part alone"),
         )
     return [f"overridden: tcp_backend: stays open, mode tcp: {named}"]

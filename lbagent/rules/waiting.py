@@ -62,7 +62,7 @@ def requests(services: Iterable[str], at: Situation) -> list[str]:
         lines += _unsteered(name, {key.rpartition("/")[2] for key in service.keys}, at)
         held = at.barriers.get(name)
         if held is None:
-            lines.append(f"{name}: its requests have not been counted yet")
+            lines.append(f"{name}: its older requests are being counted")
             continue
         places: dict[tuple[str, str], int] = {}
         for stream in held.values():
@@ -97,7 +97,7 @@ def in_flight(drains: Iterable[Subject], at: Situation) -> list[str]:
                     f"{name}: {held.ref}: HAProxy still gives it requests, by a cookie, a stick rule or a table"
                 )
         if drain.end_in_maint and not lines:
-            lines.append(f"{name}: going to maint")
+            lines.append(f"{name}: HAProxy is putting its servers in maint")
     return lines
 
 
@@ -125,9 +125,9 @@ def coming_back(name: str, where: str, drain: Drain, at: Situation) -> tuple[lis
         if drain.phase is Phase.HELD:
             gave_up.append(f"{name}: {held.ref}: stays drained, its health is {seen.health}")
         elif drain.phase is Phase.RETURNING:
-            lines.append(f"{name}: {held.ref}: waiting for its health checks, now {seen.health}")
+            lines.append(f"{name}: {held.ref}: waiting for health checks, now {seen.health}")
     if drain.phase is Phase.HELD and not gave_up:
-        gave_up.append(f"{name}: stays drained{where}: another server of the node did not get well")
+        gave_up.append(f"{name}: stays drained{where}: another server of the node fails its health check")
     elif drain.phase is Phase.RELEASED or (drain.phase is Phase.RETURNING and not lines):
         lines.append(f"{name}: HAProxy is being told to use it again{where}")
     return lines, gave_up

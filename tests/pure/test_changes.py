@@ -409,11 +409,11 @@ def test_maint_set_by_others_is_recorded_said_and_left() -> None:
     foreign = with_server(UP, Ref("nova", "ctl1"), mask=1, op=0)
     drained = ask(drain("ctl1"), observed=foreign)
     assert nova_on(drained.intent).servers == (Held(backend="nova", server="ctl1", foreign=Admin.MAINT),)
-    assert drained.notes == ("nova/ctl1 is in maint already, not by lbagent: it stays so after `ready`",)
+    assert drained.notes == ("nova/ctl1 is in maint already, set by somebody else: it stays so after `lbctl ready`",)
     back = ask(ready("ctl1"), drained.intent, foreign)
-    assert back.notes == ("nova/ctl1 stays in maint: lbagent did not put it there",)
+    assert back.notes == ("nova/ctl1 stays in maint: somebody else put it there",)
     bare = ask(ready("ctl1"), Intent(), foreign)
-    assert bare.notes == ("nova/ctl1 stays in maint: lbagent did not put it there",)
+    assert bare.notes == ("nova/ctl1 stays in maint: somebody else put it there",)
     assert bare.intent == Intent()
 
 

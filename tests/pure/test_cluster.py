@@ -357,7 +357,7 @@ def test_where_the_asked_revision_itself_was_lost_what_took_its_place_is_waited_
 def test_a_member_whose_report_etcd_has_lost_is_away_and_not_forgotten():
     view = members(ctl1={})
     view = replace(view, intent=joined(view.intent, ["ctl2"]))
-    assert [line.split(":")[0] for line in waits(view, ["nova"])[1]] == ["ctl2 is away"]
+    assert [line.split(";")[0] for line in waits(view, ["nova"])[1]] == ["ctl2 is away"]
     back, _ = mend(None, followed(view.intent), NOW)
     assert "ctl2" in back.members
     assert "ctl2" not in without(view.intent, "ctl2").members

@@ -75,19 +75,19 @@ def test_done(what: Operation, situation: Situation) -> None:
 @pytest.mark.parametrize(
     ("what", "intent", "line"),
     [
-        (DRAIN, Intent(revision=4), "nova: overtaken, ctl1 was made ready meanwhile"),
-        (DRAIN, drained(Phase.RETURNING), "nova: overtaken, ctl1 was made ready meanwhile"),
+        (DRAIN, Intent(revision=4), "nova: somebody made ctl1 ready meanwhile"),
+        (DRAIN, drained(Phase.RETURNING), "nova: somebody made ctl1 ready meanwhile"),
         (
             replace(DOWN, modes={"nova": Mode.DOWN}),
             Intent(revision=4),
-            "nova: overtaken, it was changed to up meanwhile",
+            "nova: somebody changed it to up meanwhile",
         ),
         (
             replace(DOWN, modes={"nova": Mode.READ_ONLY}),
             CLOSED,
-            "nova: overtaken, it was changed to down meanwhile",
+            "nova: somebody changed it to down meanwhile",
         ),
-        (replace(DOWN, modes={"nova": Mode.UP}), CLOSED, "nova: overtaken, it was changed to down meanwhile"),
+        (replace(DOWN, modes={"nova": Mode.UP}), CLOSED, "nova: somebody changed it to down meanwhile"),
     ],
 )
 def test_what_somebody_else_has_undone_is_never_called_done(what: Operation, intent: Intent, line: str) -> None:
@@ -98,7 +98,7 @@ def test_what_somebody_else_has_undone_is_never_called_done(what: Operation, int
 def test_nothing_is_done_before_every_worker_was_read_back() -> None:
     waiting = judge(DOWN, at(CLOSED, barriers={"nova": {}}, confirmed=2))
     assert waiting.state == "running"
-    assert waiting.open == ("not every worker of HAProxy was read back yet: a reload is under way",)
+    assert waiting.open == ("not every worker of HAProxy has confirmed the change yet: a reload is under way",)
     failing = judge(DOWN, at(CLOSED, barriers={"nova": {}}, confirmed=2, failures=("disk full",)))
     assert failing.open == ("disk full",)
 
@@ -113,7 +113,7 @@ def test_while_haproxy_is_down_a_command_is_kept_and_said_to_be_pending() -> Non
 
 
 def test_down_waits_for_the_requests_from_before_and_names_their_places() -> None:
-    assert judge(DOWN, at(CLOSED)).open == ("nova: its requests have not been counted yet",)
+    assert judge(DOWN, at(CLOSED)).open == ("nova: its older requests are being counted",)
     old = replace(POST, pid=99)
     queued = replace(POST, id="9", server="<NONE>")
     barrier = {(s.pid, s.id, s.method): s for s in (POST, replace(POST, id="8"), old, queued)}
@@ -141,13 +141,15 @@ def test_an_old_worker_without_the_guard_has_to_end() -> None:
 
 def test_a_drain_that_ends_in_maint_waits_for_it() -> None:
     observed = with_server(haproxy(), CTL1, mask=8)
-    assert judge(DRAIN, at(drained(end_in_maint=True), observed)).open == ("nova: going to maint",)
+    assert judge(DRAIN, at(drained(end_in_maint=True), observed)).open == (
+        "nova: HAProxy is putting its servers in maint",
+    )
 
 
 @pytest.mark.parametrize(
     ("phase", "facts", "line"),
     [
-        (Phase.RETURNING, {"mask": 8, "op": 0}, "nova: nova/ctl1: waiting for its health checks, now down"),
+        (Phase.RETURNING, {"mask": 8, "op": 0}, "nova: nova/ctl1: waiting for health checks, now down"),
         (Phase.RETURNING, {"mask": 8, "checked": False}, "nova: HAProxy is being told to use it again on ctl1"),
         (Phase.RELEASED, {"mask": 8}, "nova: HAProxy is being told to use it again on ctl1"),
     ],
@@ -167,14 +169,14 @@ def test_ready_that_a_drain_has_overtaken_is_no_matter_of_health() -> None:
     again = drained(Phase.HELD, deadline=int(NOW) + 60)
     judged = judge(READY, at(again, with_server(haproxy(), CTL1, mask=8, op=0)))
     assert (judged.state, judged.exit) == ("failed", Exit.FAILED)
-    assert judged.open == ("nova: overtaken, ctl1 was drained again meanwhile",)
+    assert judged.open == ("nova: somebody drained ctl1 again meanwhile",)
 
 
 def test_ready_says_that_it_was_another_server() -> None:
     judged = judge(
         READY, at(drained(Phase.HELD, foreign=Admin.MAINT, given_up=True), with_server(haproxy(), CTL1, mask=1))
     )
-    assert judged.open == ("nova: stays drained on ctl1: another server of the node did not get well",)
+    assert judged.open == ("nova: stays drained on ctl1: another server of the node fails its health check",)
 
 
 @pytest.mark.parametrize(
