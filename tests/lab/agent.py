@@ -113,7 +113,11 @@ class Agent:
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [BIN / "lbctl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env()
+            ["env", "--default-signal=INT", BIN / "lbctl", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.env(),
         )
 
     def status(self) -> dict[str, Any]:
