@@ -74,5 +74,5 @@ def _well(own: OwnIntent, reconciler: Reconciler, together: Set[Subject]) -> tup
     drains = own.intent.drains
     returning = {n for n, services in drains.items() if any(d.phase is Phase.RETURNING for d in services.values())}
     well = {n for n in returning if node_well(n, own.intent, reconciler.observed, reconciler.proved)}
-    asked = {subject.node for subject in together}
+    asked = {subject.node for subject in together if subject.node}
     return tuple(sorted(well | (asked - set(drains))))

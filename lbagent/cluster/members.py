@@ -116,5 +116,6 @@ def sessions_elsewhere(view: View | None, me: str) -> Mapping[Ref, int]:
 
 def skewed(before: Mapping[str, float], view: View, me: str, now: float) -> dict[str, float]:
     """Nodes whose report has come since ``before`` (node → time of its report) → seconds their clock is ahead."""
-    fresh = (m for m in view.others(me) if m.node in view.alive and before.get(m.node, m.time) != m.time)
+    told = (m for m in view.others(me) if m.node in view.alive and m.time)
+    fresh = (m for m in told if before.get(m.node, m.time) != m.time)
     return {m.node: m.time - now for m in fresh}

@@ -16,7 +16,7 @@ from lbagent.cluster.revisions import TRAIL
 from lbagent.cluster.share import from_own, joined, mend, share, stricter, without
 from lbagent.errors import LbagentError
 from lbagent.guard import guard_map, intent_copy
-from lbagent.model.intent import Drain, Held, Intent, Mode, Override, Phase, ServiceIntent, Stamp
+from lbagent.model.intent import Drain, Held, Intent, Mode, Opening, Override, Phase, ServiceIntent, Stamp
 from lbagent.model.servers import Admin, Ref
 from lbagent.model.subject import Subject
 from lbagent.rules.change import Decision
@@ -586,3 +586,16 @@ def test_the_stricter_of_two_never_loosens_either():
     one, two = shared_with({"nova": DOWN}), shared_with({"nova": replace(DOWN, mode=Mode.READ_ONLY), "keystone": DOWN})
     both = stricter(one, two)
     assert {n: s.mode for n, s in both.services.items()} == {"nova": Mode.DOWN, "keystone": Mode.DOWN}
+
+
+def test_an_opening_on_every_haproxy_at_once_is_about_no_node():
+    """A report names nodes that are well; one with an empty name could not be read by the others."""
+    opening = shared_with({"nova": replace(DOWN, opening=Opening.WAITING, opens_until=int(NOW) + 60)})
+    assert together(followed(opening), opening) == {Subject("", "nova")}
+    present = {"ctl1": {"followed": opening.followed, "up": True}, "ctl2": {"followed": opening.followed, "up": True}}
+    well = replace(members(**present), intent=opening)
+    assert step(opening, well, NOW).services == {}
+    present["ctl2"]["empty"] = ("nova",)
+    waits_for = replace(members(**present), intent=opening)
+    assert step(opening, waits_for, NOW).services["nova"].opening is Opening.WAITING
+    assert step(opening, waits_for, NOW + 61).services["nova"].opening is Opening.WITHDRAWN
