@@ -69,6 +69,7 @@ class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
 
     sick: dict[str, tuple[str, ...]] = {}  # backend/server → nodes whose HAProxy finds it not ready
     bare: dict[str, tuple[str, ...]] = {}  # service → nodes whose HAProxy has no guard for it
+    empty: dict[str, tuple[str, ...]] = {}  # service → nodes whose HAProxy has no server to use for it
     clients: dict[str, tuple[int, bool]] = {}  # node → connections of clients, whether its address moves by itself
     here: Intent = Intent()  # what the asked HAProxy holds already
     exceptions: tuple[str, ...] = ()  # subjects that differ somewhere by --local
@@ -84,9 +85,15 @@ def elsewhere(view: View, me: str, here: Intent) -> Elsewhere:
     for member in view.others(me):
         for name in member.bare if member.node in view.alive and member.up else ():
             bare[name] = (*bare.get(name, ()), member.node)
+    empty: dict[str, tuple[str, ...]] = {}
+    for member in view.present():
+        for name in member.empty if member.node != me else ():
+            empty[name] = (*empty.get(name, ()), member.node)
     clients = {m.node: (m.clients, m.moves_address) for m in view.present()}
     exceptions = {s for m in view.others(me) for s in m.exceptions} | set(here.exceptions)
-    return Elsewhere(sick=sick, bare=bare, clients=clients, here=here, exceptions=tuple(sorted(exceptions)))
+    return Elsewhere(
+        sick=sick, bare=bare, empty=empty, clients=clients, here=here, exceptions=tuple(sorted(exceptions))
+    )
 
 
 def sick(intent: Intent, observed: Observed) -> tuple[str, ...]:

@@ -41,13 +41,13 @@ def _opened(request: Request, intent: Intent, name: str) -> tuple[Intent, list[s
     service = intent.services.get(name)
     closed_now = service is not None and service.effective(request.now) is not Mode.UP
     empty = without_servers(request.topology.services.get(name), request.observed)
-    if service is None or not closed_now or name in request.here.guardless or not empty:
-        # Where several HAProxies share the intent, each of them has to have servers.
-        elsewhere = request.shared and closed_now and not request.change.force and name not in request.here.guardless
-        opens = waiting(service, request.timeout) if service is not None and elsewhere else None
-        return intent.with_service(name, opens), []
+    elsewhere = request.elsewhere.empty.get(name, ())
+    if service is None or not closed_now or name in request.here.guardless or not (empty or elsewhere):
+        return intent.with_service(name, None), []
     if request.change.force:
-        return intent.with_service(name, None), [f"forced: {name} opens though {', '.join(empty)} has no usable server"]
+        return intent.with_service(name, None), [
+            f"forced: {name} opens though {', '.join((*empty, *elsewhere))} has no usable server"
+        ]
     return intent.with_service(name, waiting(service, request.timeout)), []
 
 
