@@ -261,7 +261,7 @@ class OneHAProxy(Chaos):
             bad = "lbctl prints a traceback or hangs"
         elif code not in (0, 1, 3, 4, 5, 7):
             bad = "not an exit code for this"
-        elif code == 1 and not around("disk", "damage", before=3) and "overtaken" not in text:
+        elif code == 1 and not around("disk", "damage", before=3) and "meanwhile" not in text:
             bad = "failed though the disk had room and the intent was whole"
         elif code == 3 and "would take the last ready server" not in text:
             bad = "refused for no reason that it should have"

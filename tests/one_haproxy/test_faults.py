@@ -258,4 +258,4 @@ def test_a_command_that_is_overtaken_does_not_end_well(lab):
     for waiting in (closing, draining):
         _, err = waiting.communicate(timeout=20)
         assert waiting.returncode == 1
-        assert "overtaken" in err
+        assert "meanwhile" in err
