@@ -338,7 +338,7 @@ def test_a_track_file_that_cannot_be_written_is_shown_and_holds_nothing_up(three
     eventually(lambda: two.agent_of("ctl1")["clients"], "it is counted")
     done = two.agent.lbctl("drain", "ctl1")
     assert done.returncode == 0
-    assert "move its virtual address first" in done.stderr
+    assert "ove its virtual address first" in done.stderr
     two.agent.ok("down", "nova")
     assert [host.ask().status for host in three.hosts] == [503] * 3
     shutil.rmtree(one.track.parent, ignore_errors=True)
@@ -386,7 +386,7 @@ def test_status_counts_client_connections_and_a_drain_tells_how_to_move_them(tra
         eventually(lambda: two.agent_of("ctl1")["clients"] == 2, "the closed ones are gone")
         assert "note" not in two.agent.lbctl("drain", "ctl1", "--service", "nova").stderr
         notes = two.agent.lbctl("drain", "ctl1").stderr
-        assert "ctl1's own HAProxy has 2 client connections, which patching it would cut" in notes
+        assert "ctl1's own HAProxy has 2 client connections, which patching ctl1 would cut" in notes
         assert ("keepalived is told to move its virtual address" in notes) is track
         assert ("systemctl stop keepalived" in notes) is not track
         two.agent.ok("ready", "ctl1")
